@@ -1,0 +1,49 @@
+"""brittle: how brittle is your network, why, and what cures it? Every answer is a bracket: proved below, witnessed above."""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+# public name -> the module that holds it; nothing is imported before it is used
+_HOME = {
+    "Problem": "problem",
+    "Ball": "region",
+    "Gaussian": "laws",
+    "UniformBall": "laws",
+    "UniformSphere": "laws",
+    "Untargeted": "spec",
+    "Targeted": "spec",
+    "TopK": "spec",
+    "Threshold": "spec",
+    "Bracket": "results",
+    "Witness": "results",
+    "Certificate": "results",
+    "Finding": "results",
+    "Cost": "results",
+    "InputError": "errors",
+    "NotCertified": "errors",
+    "BracketError": "errors",
+    "About": "about",
+    "margin": "questions.margin",
+    "radius": "questions.radius",
+    "accuracy": "questions.accuracy",
+    "probability": "questions.probability",
+    "doctor": "health",
+    "audit": "runs",
+    "load_run": "store",
+    "verify": "verifier",
+    "methods": "discovery",
+}
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'brittle' has no attribute {name!r}; it has {', '.join(sorted(_HOME))}")
+    value = getattr(import_module(f"brittle.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Worst case, upper ends: attacks."""

@@ -1,0 +1,1 @@
+"""Worst case, lower ends: bounds."""

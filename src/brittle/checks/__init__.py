@@ -1,0 +1,1 @@
+"""Is this measurement to be believed? Health checks."""

@@ -1,0 +1,1 @@
+"""Random case: probability estimators and bounds."""

@@ -1,0 +1,172 @@
+"""l_p geometry on batches: norms, projections, steepest directions, support functions.
+
+Every function reads a batch ``v`` of shape (N, ...) and reduces over all but the first axis. ``p`` is 0, 1, 2 or inf;
+p = 0 counts the entries that differ from zero (it is no norm, but the questions asked of it are the same).
+"""
+
+from math import inf
+
+import torch
+from torch import Tensor
+
+EPSILON = torch.finfo(torch.float64).eps  # 2^-52: one rounding is at most half of it, relative
+
+
+def flat(v: Tensor) -> Tensor:
+    """(N, ...) as (N, D)."""
+    return v.reshape(v.shape[0], -1)
+
+
+def spread(scalars: Tensor, like: Tensor) -> Tensor:
+    """(N,) shaped so that it broadcasts against (N, ...)."""
+    return scalars.reshape(-1, *[1] * (like.dim() - 1))
+
+
+def dual(p: float) -> float:
+    """The q with 1/p + 1/q = 1: ``sup {<a, v>: |v|_p <= 1} = |a|_q``."""
+    return {1: inf, 2: 2, inf: 1}[p]
+
+
+def norm(v: Tensor, p: float) -> Tensor:
+    """|v|_p of every example, shape (N,).
+
+    >>> norm(torch.tensor([[3.0, -4.0]]), 2)
+    tensor([5.])
+    """
+    rows = flat(v)
+    if p == 0:
+        return (rows != 0).sum(1).to(v.dtype)
+    return torch.linalg.vector_norm(rows, p, dim=1)
+
+
+def project(v: Tensor, p: float, radius: Tensor) -> Tensor:
+    """The nearest point (in l2) of the l_p ball of each example's own ``radius`` (N,).
+
+    For p = 0 the ``floor(radius)`` largest entries are kept. For p = 1 the soft threshold is found by sorting
+    (Duchi et al., ICML 2008).
+    """
+    if p == inf:
+        limit = spread(radius, v)
+        return torch.minimum(torch.maximum(v, -limit), limit)
+    if p == 2:
+        length = norm(v, 2)
+        return v * spread((radius / length.clamp_min(torch.finfo(v.dtype).tiny)).clamp_max(1), v)
+    rows = flat(v).abs()
+    if p == 0:
+        rank = rows.argsort(1, descending=True, stable=True).argsort(1)
+        return v * (rank < radius.floor()[:, None]).to(v.dtype).reshape(v.shape)
+    ordered = rows.sort(1, descending=True).values
+    excess = ordered.cumsum(1) - radius[:, None]
+    count = torch.arange(1, rows.shape[1] + 1, device=v.device, dtype=v.dtype)
+    active = (ordered * count > excess).sum(1).clamp_min(1)
+    threshold = excess.gather(1, active[:, None] - 1)[:, 0] / active
+    threshold = torch.where(rows.sum(1) <= radius, torch.zeros_like(threshold), threshold)
+    return v.sign() * (v.abs() - spread(threshold, v)).clamp_min(0)
+
+
+def steepest(gradient: Tensor, p: float) -> Tensor:
+    """A v with |v|_p <= 1 that maximises <gradient, v>. Zero where the gradient is zero.
+
+    For p = 0 and p = 1 this is the single largest entry (its sign).
+    """
+    if p == inf:
+        return gradient.sign()
+    if p == 2:
+        return gradient / spread(norm(gradient, 2).clamp_min(torch.finfo(gradient.dtype).tiny), gradient)
+    rows = flat(gradient)
+    best = rows.abs().argmax(1, keepdim=True)
+    return torch.zeros_like(rows).scatter(1, best, rows.gather(1, best).sign()).reshape(gradient.shape)
+
+
+def support(a: Tensor, p: float, radius: Tensor, down: Tensor | None = None, up: Tensor | None = None) -> Tensor:
+    """A proved upper bound, tight up to rounding, of ``max <a, v>`` over ``|v|_p <= radius`` and ``-down <= v <= up``.
+
+    a      : (R, N, D) rows, float64
+    radius : (N,)
+    down, up : (N, D) non-negative room below and above, or None where the range does not bind. Infinite entries are allowed.
+    Returns (R, N).
+
+    Without a range this is ``radius * |a|_q`` with the dual norm q. With one, weak Lagrange duality
+    ``max <= radius-penalty(t) + sum_i max_v (|a_i| v - penalty(v, t))`` holds for *every* multiplier t >= 0, so an
+    inexact multiplier costs tightness and never soundness:
+    p = 2    ``sum_i max_{0<=v<=c_i} (|a_i| v - v^2 / (2 t)) + radius^2 / (2 t)``
+    p = 1    ``t radius + sum_i c_i max(0, |a_i| - t)``
+    p = inf  ``sum_i |a_i| min(c_i, radius)``
+    p = 0    the ``floor(radius)`` largest ``|a_i| c_i`` (exact; without a range the sum is unbounded).
+    c_i is the room on the side to which a_i points. The result is rounded outwards by the error bound of a D-term sum.
+    """
+    size = a.abs()
+    outward = 1 + (a.shape[-1] + 8) * EPSILON
+    if p == 0:
+        return _support_count(a, size, radius, down, up) * outward
+    if down is None or up is None:
+        return radius * torch.linalg.vector_norm(a, dual(p), dim=-1) * outward
+    room = torch.where(a > 0, up, down)
+    if p == inf:
+        return (size * torch.minimum(room, radius[:, None])).nan_to_num(nan=0.0).sum(-1) * outward
+    bound = _support_l2(size, radius, room) if p == 2 else _support_l1(size, radius, room)
+    free = radius * torch.linalg.vector_norm(a, dual(p), dim=-1)
+    return torch.minimum(bound, free) * outward
+
+
+def _support_l2(size: Tensor, radius: Tensor, room: Tensor) -> Tensor:
+    """v_i = min(c_i, t |a_i|) with t chosen so that |v|_2 = radius; t grows monotonically to its value in a few rounds."""
+    square = radius.square()
+    t = radius / torch.linalg.vector_norm(size, 2, dim=-1).clamp_min(torch.finfo(size.dtype).tiny)
+    for _ in range(8):
+        capped = size * t[..., None] >= room
+        left = square - torch.where(capped, room.square(), 0.0).sum(-1)
+        free = torch.where(capped, 0.0, size.square()).sum(-1)
+        t = torch.where((left > 0) & (free > 0), torch.maximum(t, (left / free).sqrt()), t)
+    t = t.clamp(torch.finfo(size.dtype).tiny, 1e150)
+    v = torch.minimum(room, size * t[..., None])
+    inner = (size * v - v.square() / (2 * t[..., None])).sum(-1) + square / (2 * t)
+    whole = (size * room).nan_to_num(nan=0.0).sum(-1)  # the box alone
+    return torch.minimum(inner, whole)
+
+
+def _support_l1(size: Tensor, radius: Tensor, room: Tensor) -> Tensor:
+    """The multiplier is the |a_i| at which the greedy filling of the rooms, steepest first, has spent the radius."""
+    ordered, order = size.sort(-1, descending=True)
+    spent = room.expand_as(size).gather(-1, order).cumsum(-1)
+    last = (spent < radius[:, None]).sum(-1, keepdim=True)
+    inside = last < size.shape[-1]
+    t = torch.where(inside, ordered.gather(-1, last.clamp_max(size.shape[-1] - 1)), 0.0)
+    gain = (size - t).clamp_min(0) * room
+    return t[..., 0] * radius + gain.nan_to_num(nan=0.0).sum(-1)
+
+
+def _support_count(a: Tensor, size: Tensor, radius: Tensor, down: Tensor | None, up: Tensor | None) -> Tensor:
+    if down is None or up is None:
+        return torch.where((size.amax(-1) > 0) & (radius >= 1), inf, 0.0)
+    gain = (size * torch.where(a > 0, up, down)).nan_to_num(nan=0.0).sort(-1, descending=True).values
+    count = torch.arange(gain.shape[-1], device=a.device)
+    return torch.where(count < radius.floor()[:, None], gain, 0.0).sum(-1)
+
+
+def uniform_sphere(shape: tuple[int, ...], p: float, generator: torch.Generator) -> Tensor:
+    """One draw from the cone measure of the unit l_p sphere, p in {1, 2, inf}; uniform on the sphere for p = 1, 2, inf.
+
+    Schechtman and Zinn: |g_i|^p ~ Gamma(1/p), divided by its own norm.
+    """
+    if p == inf:
+        cube = 2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1
+        flat_cube = cube.reshape(-1)
+        face = torch.randint(flat_cube.numel(), (1,), generator=generator)
+        flat_cube[face] = torch.where(flat_cube[face] < 0, -1.0, 1.0)
+        return cube
+    if p == 2:
+        draw = torch.randn(shape, generator=generator, dtype=torch.float64)
+        return draw / torch.linalg.vector_norm(draw)
+    uniform = torch.rand((2, *shape), generator=generator, dtype=torch.float64)
+    draw = -uniform[0].clamp_min(1e-300).log() * torch.where(uniform[1] < 0.5, -1.0, 1.0)
+    return draw / draw.abs().sum()
+
+
+def uniform_ball(shape: tuple[int, ...], p: float, generator: torch.Generator) -> Tensor:
+    """One uniform draw from the unit l_p ball, p in {1, 2, inf}."""
+    if p == inf:
+        return 2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1
+    dimension = torch.Size(shape).numel()
+    radius = torch.rand((), generator=generator, dtype=torch.float64) ** (1 / dimension)
+    return radius * uniform_sphere(shape, p, generator)

@@ -1,0 +1,406 @@
+"""Problem: one robustness question. Does the property of the output survive when named leaves move inside their balls?"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from math import inf
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, vmap
+
+from brittle import meter, norms
+from brittle.errors import InputError
+from brittle.network import Network, read_logits
+from brittle.region import Ball, Region, as_region
+from brittle.results import Witness
+from brittle.spec import Specification, Threshold, Untargeted, margin
+
+Point = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Does the property survive everywhere in the region? Attacks, bounds, noise and diagnostics are functions of this.
+
+    module   any ``torch.nn.Module`` (or callable) from a batch to logits. It is never changed. Normalisation is a layer of it.
+    x        (N, ...) or a mapping of keyword inputs, each (N, ...). Distances are in the units of x.
+    labels   (N,) integer classes; for one logit 0 or 1
+    region   a :class:`Ball` (the input ``"x"`` moves), or balls by leaf: ``"x"``, ``"x.NAME"`` for keyword inputs, any
+             parameter by its own name (``"param:NAME"`` where that is ambiguous). Leaves without a ball stay.
+    spec     which property: default "the label keeps winning" (one logit: stays on its side of 0)
+
+    The remaining fields are filled in: ``index`` identifies the examples (randomness is folded from it), ``scale`` (N,)
+    multiplies all radii of an example.
+
+    >>> problem = Problem(nn.Linear(2, 3), torch.zeros(1, 2), torch.tensor([0]), Ball(p=2, radius=1.0))
+    >>> problem.leaves, len(problem)
+    (('x',), 1)
+    """
+
+    module: Callable
+    x: Tensor | Mapping[str, Tensor]
+    labels: Tensor
+    region: Ball | Region | None = None
+    spec: Specification | None = None
+    index: Tensor | None = None
+    scale: Tensor | None = None
+    network: Network = field(default=None, repr=False)  # type: ignore[assignment]
+    checked: bool = field(default=False, repr=False)
+
+    def __post_init__(self) -> None:
+        fill = lambda name, value: object.__setattr__(self, name, value)
+        if self.network is None:
+            fill("network", Network(self.module))
+        if not self.checked:
+            fill("region", as_region(self.region))
+            fill("labels", _as_labels(self.labels))
+            _check_inputs(self.inputs, self.labels)
+        count = len(self.labels)
+        fill("index", torch.arange(count) if self.index is None else self.index)
+        fill(
+            "scale",
+            torch.ones(count, dtype=torch.float64) if self.scale is None else self.scale.to(torch.float64).cpu(),
+        )
+        if not self.checked:
+            self._check_region()
+            logits = self.clean_logits()
+            if self.spec is None:
+                fill("spec", Threshold() if logits.shape[1] == 1 else Untargeted())
+            self.spec.check(self.labels, logits.shape[1])
+            fill("checked", True)
+
+    # ---- the parts -------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """The inputs by leaf name: ``{"x": x}`` or ``{"x.NAME": tensor}``."""
+        return {"x": self.x} if isinstance(self.x, Tensor) else {f"x.{name}": value for name, value in self.x.items()}
+
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        """The leaves that move."""
+        return tuple(self.region)
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.inputs.values())).device
+
+    def parameter_name(self, leaf: str) -> str | None:
+        """The parameter that a leaf names, or None for an input."""
+        return None if leaf in self.inputs else leaf.removeprefix("param:")
+
+    @property
+    def centre(self) -> dict[str, Tensor]:
+        """The unperturbed point: every moving leaf with one value per example; a parameter is expanded, not copied."""
+        parameters = self.network.parameters()
+        return {
+            leaf: self.inputs[leaf]
+            if leaf in self.inputs
+            else parameters[self.parameter_name(leaf)].expand(len(self), *parameters[self.parameter_name(leaf)].shape)
+            for leaf in self.leaves
+        }
+
+    def radius(self, leaf: str) -> Tensor:
+        """(N,) float64: this leaf's radius for every example, the scale included."""
+        return self.region[leaf].radius * self.scale
+
+    # ---- derived problems ------------------------------------------------------------------------------------------
+
+    def take(self, indices: Tensor) -> "Problem":
+        """The same question about some of the examples; their identities travel along."""
+        at = indices.cpu()
+        here = at.to(self.device)
+        x = self.x[here] if isinstance(self.x, Tensor) else {k: v[here] for k, v in self.x.items()}
+        return replace(
+            self, x=x, labels=self.labels[here], spec=self.spec.take(at), index=self.index[at], scale=self.scale[at]
+        )
+
+    def scaled(self, scale: Tensor | float) -> "Problem":
+        """The same question with every radius of example i multiplied by ``scale[i]`` (on top of what was there)."""
+        return replace(self, scale=self.scale * torch.as_tensor(scale, dtype=torch.float64).cpu())
+
+    def within(self, region: Ball | Region) -> "Problem":
+        """The same question in another region, at scale 1."""
+        problem = replace(self, region=as_region(region), scale=torch.ones_like(self.scale))
+        problem._check_region()
+        return problem
+
+    def double(self) -> "Problem":
+        """The same question asked of the exact float64 copy, at the same points cast to float64."""
+        network = Network(self.network.double)
+        network._quiet = network._double = self.network.double
+        wide = lambda v: v.double() if v.is_floating_point() else v
+        x = wide(self.x) if isinstance(self.x, Tensor) else {k: wide(v) for k, v in self.x.items()}
+        return replace(self, module=self.network.double, network=network, x=x)
+
+    # ---- evaluation ------------------------------------------------------------------------------------------------
+
+    def logits(self, point: Point | None = None) -> Tensor:
+        """(N, C) at a point (default: the centre). Counts N forward passes."""
+        meter.count(forward=len(self))
+        return self._forward({} if point is None else point)
+
+    def clean_logits(self) -> Tensor:
+        """Logits at the centre, checked to be finite."""
+        with torch.no_grad():
+            logits = self.logits()
+        if logits.shape[0] != len(self):
+            raise InputError(
+                "model output",
+                f"one row for each of the {len(self)} examples",
+                tuple(logits.shape),
+                "keep the batch axis first",
+            )
+        if not bool(logits.isfinite().all()):
+            bad = (~logits.isfinite()).any(1).nonzero()[:, 0].tolist()
+            raise InputError(
+                "logits",
+                "finite numbers",
+                f"NaN or infinity for examples {bad[:5]}",
+                "check weights and input range of the model",
+            )
+        return logits
+
+    def rows(self, point: Point | None = None) -> Tensor:
+        """(N, R) rows of the specification; the margin is the ``spec.rank``-th smallest."""
+        return self.spec.rows(self.logits(point), self.labels)
+
+    def margin(self, point: Point | None = None) -> Tensor:
+        """(N,) in logit units; the property holds where it is > 0."""
+        with torch.no_grad():
+            return margin(self.rows(point), self.spec.rank)
+
+    def gradient(
+        self, point: Point, objective: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Rows (N, R) at a point, and the gradient of ``objective(rows) -> (N,)`` (default: the margin) by every moving leaf.
+
+        One forward and one backward pass per example. A leaf that the output does not depend on gets zeros.
+        """
+        leaves = {k: v.detach().clone().requires_grad_() for k, v in point.items()}
+        with torch.enable_grad(), self.network.recurrent_safe():
+            rows = self.rows(leaves)
+            value = margin(rows, self.spec.rank) if objective is None else objective(rows)
+            gradients = _gradients(value.sum(), leaves)
+        meter.count(backward=len(self))
+        return rows.detach(), gradients
+
+    def row_gradients(self, point: Point, which: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Rows (N, R) at a point and the gradients of the rows ``which`` (N, K): by leaf, (N, K, ...). K backward passes."""
+        leaves = {k: v.detach().clone().requires_grad_() for k, v in point.items()}
+        with torch.enable_grad(), self.network.recurrent_safe():
+            rows = self.rows(leaves)
+            chosen = rows.gather(1, which.to(rows.device))
+            columns = [_gradients(chosen[:, k].sum(), leaves, retain=True) for k in range(chosen.shape[1])]
+        meter.count(backward=len(self) * chosen.shape[1])
+        return rows.detach(), {leaf: torch.stack([c[leaf] for c in columns], 1) for leaf in leaves}
+
+    # ---- geometry --------------------------------------------------------------------------------------------------
+
+    def size(self, point: Point) -> Tensor:
+        """(N,) float64: the smallest scale of the unscaled region that holds the point (inf where a range or a radius 0 forbids it).
+
+        For a region of one ball of radius 1 this is the distance. For several leaves it is the largest ratio of change to radius.
+        """
+        worst = torch.zeros(len(self), dtype=torch.float64, device=self.device)
+        for leaf, value in point.items():
+            ball = self.region[leaf]
+            change = value.detach().to(torch.float64) - self.centre[leaf].detach().to(torch.float64)
+            distance = ball.size(change)
+            ratio = distance / ball.radius if ball.radius > 0 else torch.where(distance > 0, inf, 0.0)
+            low, high = ball.exact_range(value)
+            outside = norms.flat((value.to(torch.float64) < low) | (value.to(torch.float64) > high)).any(1)
+            worst = torch.maximum(worst, torch.where(outside, inf, ratio))
+        return worst.cpu()
+
+    def project(self, point: Point) -> dict[str, Tensor]:
+        """Bring a point into the region at the present scale: into each ball, then into its range (which never lengthens a change)."""
+        return {leaf: self.project_leaf(leaf, value) for leaf, value in point.items()}
+
+    def project_leaf(self, leaf: str, value: Tensor, radius: Tensor | None = None) -> Tensor:
+        """Project one leaf; ``radius`` (N,) replaces the ball's own."""
+        ball, centre = self.region[leaf], self.centre[leaf]
+        radius = (self.radius(leaf) if radius is None else radius).to(value)
+        low, high = ball.range(value)
+        return torch.minimum(torch.maximum(centre + ball.project(value - centre, radius), low), high)
+
+    def settle(self, point: Point, scale: Tensor | None = None) -> dict[str, Tensor]:
+        """The feasible, representable point nearest to hand: in the dtype of each leaf, inside the region to the last bit.
+
+        scale : (N,) multiples of the unscaled region that must hold the point; default the present scale.
+        Rounding can push a point over its radius by an ulp; the change is then shortened by 2^-20 until it is not.
+        """
+        limit = (self.scale if scale is None else scale).cpu()
+        centre = self.centre
+        settled = {k: v.detach().to(centre[k].dtype) for k, v in point.items()}
+        for _ in range(24):
+            settled = {
+                k: torch.minimum(torch.maximum(v, self.region[k].range(v)[0]), self.region[k].range(v)[1])
+                for k, v in settled.items()
+            }
+            over = (self.size(settled) > limit).to(self.device)
+            if not bool(over.any()):
+                return settled
+            for leaf, value in settled.items():
+                shorter = self.project_leaf(leaf, value, (self.region[leaf].radius * limit).to(value.device))
+                shorter = centre[leaf] + (shorter - centre[leaf]) * (1 if self.region[leaf].p == 0 else 1 - 2.0**-20)
+                settled[leaf] = torch.where(norms.spread(over, value), shorter, value)
+        return {k: torch.where(norms.spread(over, v), centre[k], v) for k, v in settled.items()}
+
+    def witness(self, point: Point, method: str = "") -> Witness:
+        """Re-measure a final point: settle nothing, judge everything.
+
+        ``found`` needs the property to fail for the module as given and for its float64 copy, at exactly the stored values.
+        Where it does not, the point becomes the clean point. Costs two forward passes.
+        """
+        with torch.no_grad():
+            own = self.margin(point)
+            exact = self.double().margin({k: v.to(torch.float64) for k, v in point.items()})
+        own, exact = own.to(torch.float64).cpu(), exact.to(torch.float64).cpu()
+        size = self.size(point)
+        feasible = size.isfinite()
+        found = (own <= 0) & (exact <= 0) & feasible
+        rounding = (own <= 0) & (exact > 0) & feasible
+        broken = ~(own.isfinite() & exact.isfinite())
+        keep = (found | rounding).to(self.device)
+        kept = {k: torch.where(norms.spread(keep, v), v, self.centre[k]) for k, v in point.items()}
+        status = tuple(
+            "nan" if b else "found" if f else "rounding-only" if r else "none"
+            for b, f, r in zip(broken.tolist(), found.tolist(), rounding.tolist(), strict=True)
+        )
+        return Witness(kept, own, found, torch.where(found | rounding, size, inf), status, method, exact)
+
+    # ---- private ---------------------------------------------------------------------------------------------------
+
+    def _forward(self, point: Point) -> Tensor:
+        values = {**self.inputs, **{k: v for k, v in point.items() if k in self.inputs}}
+        moved = {self.parameter_name(k): v for k, v in point.items() if k not in self.inputs}
+        module = self.network.quiet
+        if not moved:
+            return read_logits(self._call(module, values))
+        one = lambda weights, row: read_logits(
+            self._call(lambda *a, **k: functional_call(module, weights, a, k), {n: v[None] for n, v in row.items()})
+        )[0]
+        if not self.network.cache.get("loop over weights"):
+            try:
+                return vmap(one, randomness="same")(moved, values)
+            except RuntimeError:  # no batching rule (recurrent layers) or data-dependent control flow
+                self.network.cache["loop over weights"] = True
+        return torch.stack(
+            [one({n: w[i] for n, w in moved.items()}, {n: v[i] for n, v in values.items()}) for i in range(len(self))]
+        )
+
+    def _call(self, module: Callable, values: Mapping[str, Tensor]) -> object:
+        if isinstance(self.x, Tensor):
+            return module(values["x"])
+        return module(**{name.removeprefix("x."): value for name, value in values.items()})
+
+    def _check_region(self) -> None:
+        parameters = self.network.parameters()
+        for leaf, ball in self.region.items():
+            name = leaf.removeprefix("param:")
+            if leaf in self.inputs and leaf in parameters:
+                raise InputError(
+                    "region",
+                    "an unambiguous leaf",
+                    f"{leaf!r}, an input and a parameter",
+                    f'write "param:{leaf}" or rename',
+                )
+            if leaf not in self.inputs and name not in parameters:
+                known = [*self.inputs, *parameters]
+                raise InputError(
+                    "region",
+                    f"leaves among {known[:8]}{' ...' if len(known) > 8 else ''}",
+                    repr(leaf),
+                    "use one of these names",
+                )
+            value = self.inputs[leaf] if leaf in self.inputs else parameters[name]
+            if not value.is_floating_point():
+                raise InputError(
+                    f"leaf {leaf!r}",
+                    "a floating-point tensor",
+                    value.dtype,
+                    "move an embedding instead, or cast it to float",
+                )
+            if ball.groups == "channels" and value.dim() < 3:
+                raise InputError(
+                    f"leaf {leaf!r}",
+                    "images (batch, channel, ...) for groups='channels'",
+                    tuple(value.shape),
+                    "leave groups out",
+                )
+            self._check_range(leaf, ball, value)
+
+    def _check_range(self, leaf: str, ball: Ball, value: Tensor) -> None:
+        example = value.shape[1:] if leaf in self.inputs else value.shape
+        low, high = ball.exact_range(value)
+        try:
+            if torch.broadcast_shapes(low.shape, high.shape, example) != example:
+                raise RuntimeError
+        except RuntimeError:
+            raise InputError(
+                f"range of leaf {leaf!r}",
+                f"something that broadcasts to {tuple(example)}",
+                f"{tuple(low.shape)} and {tuple(high.shape)}",
+                "give one bound, or one per feature",
+            ) from None
+        wide = value.to(torch.float64)
+        if bool(((wide < low) | (wide > high)).any()):
+            raise InputError(
+                f"leaf {leaf!r}",
+                f"values inside low={_brief(ball.low)}..high={_brief(ball.high)}",
+                f"values from {float(wide.min()):.6g} to {float(wide.max()):.6g}",
+                "correct low and high, or put the normalisation inside the model",
+            )
+
+
+def _as_labels(labels: object) -> Tensor:
+    try:
+        value = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(
+            "labels", "integers of shape (N,)", type(labels).__name__, "pass a tensor of class numbers"
+        ) from None
+    if value.dtype.is_floating_point and not bool((value == value.round()).all()):
+        raise InputError("labels", "integers of shape (N,)", value.dtype, "pass class numbers, not scores")
+    return value.long()
+
+
+def _check_inputs(inputs: Mapping[str, Tensor], labels: Tensor) -> None:
+    if labels.dim() != 1:
+        raise InputError("labels", "shape (N,)", tuple(labels.shape), "pass one class number per example")
+    if not len(labels):
+        raise InputError("x", "at least one example", "an empty batch", "check how the data were selected")
+    for name, value in inputs.items():
+        if not isinstance(value, Tensor):
+            raise InputError(name, "a torch tensor", type(value).__name__, "convert it with torch.as_tensor")
+        if value.dim() < 1 or len(value) != len(labels):
+            raise InputError(
+                name,
+                f"{len(labels)} examples, as many as labels",
+                tuple(value.shape),
+                "keep the batch axis first and the counts equal",
+            )
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            bad = (~value.isfinite()).reshape(len(value), -1).any(1).nonzero()[:, 0].tolist()
+            raise InputError(name, "finite values", f"NaN or infinity in examples {bad[:5]}", "clean the data first")
+
+
+def _gradients(total: Tensor, leaves: Mapping[str, Tensor], retain: bool = False) -> dict[str, Tensor]:
+    if not total.requires_grad:
+        return {k: torch.zeros_like(v) for k, v in leaves.items()}
+    values = torch.autograd.grad(total, list(leaves.values()), retain_graph=retain, allow_unused=True)
+    return {k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(leaves.items(), values, strict=True)}
+
+
+def _brief(bound: float | Tensor | None) -> str:
+    return (
+        "-"
+        if bound is None
+        else f"<tensor {tuple(bound.shape)}>"
+        if isinstance(bound, Tensor) and bound.numel() > 1
+        else f"{float(bound):g}"
+    )

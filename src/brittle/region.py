@@ -1,0 +1,138 @@
+"""What may move, and how far: a ball on every moving leaf, intersected with the valid range of that leaf."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import inf
+
+import torch
+from torch import Tensor
+
+from brittle import norms
+from brittle.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Ball:
+    """The points ``v`` of a leaf with ``|v - centre|_p <= radius`` and ``low <= v <= high``.
+
+    p          0, 1, 2 or inf. p = 0 counts changed features; its radius is a number of changes.
+    radius     in the units of the leaf. A region of several leaves scales all its radii together.
+    low, high  the valid range: numbers, or tensors that broadcast against one example of the leaf (per-feature boxes).
+    groups     p = 0 only: ``"channels"`` counts positions of an image of shape (channel, ...), all channels at once.
+    shared     one change common to all examples, instead of one change each.
+
+    >>> Ball(p=2, radius=1.0, low=0, high=1)
+    Ball(p=2, radius=1.0, low=0, high=1)
+    """
+
+    p: float
+    radius: float
+    low: float | Tensor | None = None
+    high: float | Tensor | None = None
+    groups: str | None = None
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        if self.p not in (0, 1, 2, inf):
+            raise InputError("Ball.p", "0, 1, 2 or inf", self.p, "choose one of these norms")
+        radius = float(self.radius)
+        if not 0 <= radius < inf:
+            raise InputError("Ball.radius", "a finite number >= 0", radius, "give the radius in the units of the leaf")
+        object.__setattr__(self, "radius", radius)
+        if self.groups not in (None, "channels") or (self.groups and self.p != 0):
+            raise InputError("Ball.groups", '"channels" together with p = 0, or None', self.groups, "leave groups out")
+        if self.low is not None and self.high is not None:
+            low, high = torch.as_tensor(self.low), torch.as_tensor(self.high)
+            if not bool((low <= high).all()):
+                raise InputError(
+                    "Ball range", "low <= high everywhere", f"low={self.low}, high={self.high}", "swap them"
+                )
+
+    def __repr__(self) -> str:
+        parts = [f"p={self.p}", f"radius={self.radius}"]
+        parts += [
+            f"{name}={_short(value)}" for name, value in (("low", self.low), ("high", self.high)) if value is not None
+        ]
+        parts += [f"groups={self.groups!r}"] * bool(self.groups) + ["shared=True"] * self.shared
+        return f"Ball({', '.join(parts)})"
+
+    def with_radius(self, radius: float) -> "Ball":
+        """The same ball with another radius."""
+        return replace(self, radius=radius)
+
+    def size(self, change: Tensor) -> Tensor:
+        """|change|_p of every example (N, ...), in float64; for p = 0 the number of changed features or groups."""
+        change = change.to(torch.float64)
+        if self.groups == "channels":
+            change = (change != 0).any(1).to(torch.float64)
+        return norms.norm(change, self.p)
+
+    def project(self, change: Tensor, radius: Tensor) -> Tensor:
+        """Bring each example's change into the l_p ball of its own ``radius`` (N,); the range is not looked at."""
+        if self.groups == "channels":
+            strength = torch.linalg.vector_norm(change, 2, dim=1)
+            kept = norms.project(strength, 0, radius) != 0
+            return change * kept.unsqueeze(1).to(change.dtype)
+        return norms.project(change, self.p, radius)
+
+    def range(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """low and high for one example, as representable values of the dtype of ``like`` that lie inside the stated range."""
+        low = _representable(-inf if self.low is None else self.low, like, up=True)
+        high = _representable(inf if self.high is None else self.high, like, up=False)
+        return low, high
+
+    def exact_range(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """low and high for one example in float64, as stated."""
+        low = torch.as_tensor(-inf if self.low is None else self.low, dtype=torch.float64, device=like.device)
+        high = torch.as_tensor(inf if self.high is None else self.high, dtype=torch.float64, device=like.device)
+        return low, high
+
+    def facts(self) -> dict[str, object]:
+        """Everything that defines the ball, as plain values for a record."""
+        from brittle.digest import tensor_digest
+
+        def plain(bound: float | Tensor | None) -> object:
+            if isinstance(bound, Tensor):
+                return (
+                    float(bound) if bound.numel() == 1 else {"tensor": tensor_digest(bound), "shape": list(bound.shape)}
+                )
+            return bound
+
+        return {
+            "p": "inf" if self.p == inf else self.p,
+            "radius": self.radius,
+            "low": plain(self.low),
+            "high": plain(self.high),
+            "groups": self.groups,
+            "shared": self.shared,
+        }
+
+
+Region = Mapping[str, Ball]
+
+
+def as_region(region: "Ball | Region | None") -> dict[str, Ball]:
+    """A region as a mapping of leaves; a lone ball moves the input ``"x"``."""
+    if region is None:
+        return {}
+    if isinstance(region, Ball):
+        return {"x": region}
+    if isinstance(region, Mapping) and all(isinstance(b, Ball) for b in region.values()) and region:
+        return dict(region)
+    raise InputError(
+        "region",
+        "a Ball, or a mapping from leaf names to Balls",
+        type(region).__name__,
+        'write bt.Ball(p=2, radius=1.0) or {"x": bt.Ball(...), "fc1.weight": bt.Ball(...)}',
+    )
+
+
+def _representable(bound: float | Tensor, like: Tensor, up: bool) -> Tensor:
+    exact = torch.as_tensor(bound, dtype=torch.float64, device=like.device)
+    cast = exact.to(like.dtype)
+    wrong = cast.to(torch.float64) < exact if up else cast.to(torch.float64) > exact
+    return torch.where(wrong, torch.nextafter(cast, torch.full_like(cast, inf if up else -inf)), cast)
+
+
+def _short(value: float | Tensor | None) -> str:
+    return f"<tensor {tuple(value.shape)}>" if isinstance(value, Tensor) and value.numel() > 1 else str(value)
