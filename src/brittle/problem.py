@@ -254,7 +254,7 @@ class Problem:
         """Re-measure a final point: settle nothing, judge everything.
 
         ``found`` needs the property to fail for the module as given and for its float64 copy, at exactly the stored values.
-        Where it does not, the point becomes the clean point. Costs two forward passes.
+        A point outside its range, or whose logits are not finite, becomes the clean point. Costs two forward passes.
         """
         with torch.no_grad():
             own = self.margin(point)
@@ -265,7 +265,7 @@ class Problem:
         found = (own <= 0) & (exact <= 0) & feasible
         rounding = (own <= 0) & (exact > 0) & feasible
         broken = ~(own.isfinite() & exact.isfinite())
-        keep = (found | rounding).to(self.device)
+        keep = (feasible & ~broken).to(self.device)
         kept = {k: torch.where(norms.spread(keep, v), v, self.centre[k]) for k, v in point.items()}
         status = tuple(
             "nan" if b else "found" if f else "rounding-only" if r else "none"

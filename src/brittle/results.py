@@ -37,7 +37,7 @@ class Cost:
 class Witness:
     """A concrete feasible point per example, with the margin re-measured on the stored, representable values.
 
-    point   by leaf; (N, ...) each. Where nothing was found it is the clean point.
+    point   by leaf; (N, ...) each, always feasible. Where a question about the radius found nothing it is the clean point.
     margin  (N,) float64, of the module as given at that point (float64: of its exact float64 copy)
     found   (N,) bool: the property fails there, for the module as given *and* in float64
     size    (N,) float64: the smallest scale of the region that holds the point
