@@ -14,6 +14,7 @@ from brittle.network import Network, read_logits
 from brittle.region import Ball, Region, as_region
 from brittle.results import Witness
 from brittle.spec import Specification, Threshold, Untargeted, margin
+from brittle.validation import as_labels, check_inputs, check_region
 
 Point = Mapping[str, Tensor]
 
@@ -53,8 +54,8 @@ class Problem:
             fill("network", Network(self.module))
         if not self.checked:
             fill("region", as_region(self.region))
-            fill("labels", _as_labels(self.labels))
-            _check_inputs(self.inputs, self.labels)
+            fill("labels", as_labels(self.labels))
+            check_inputs(self.inputs, self.labels)
         count = len(self.labels)
         fill("index", torch.arange(count) if self.index is None else self.index)
         fill(
@@ -62,7 +63,7 @@ class Problem:
             torch.ones(count, dtype=torch.float64) if self.scale is None else self.scale.to(torch.float64).cpu(),
         )
         if not self.checked:
-            self._check_region()
+            check_region(self.region, self.inputs, self.network.parameters())
             logits = self.clean_logits()
             if self.spec is None:
                 fill("spec", Threshold() if logits.shape[1] == 1 else Untargeted())
@@ -125,7 +126,7 @@ class Problem:
     def within(self, region: Ball | Region) -> "Problem":
         """The same question in another region, at scale 1."""
         problem = replace(self, region=as_region(region), scale=torch.ones_like(self.scale))
-        problem._check_region()
+        check_region(problem.region, problem.inputs, problem.network.parameters())
         return problem
 
     def double(self) -> "Problem":
@@ -298,109 +299,9 @@ class Problem:
             return module(values["x"])
         return module(**{name.removeprefix("x."): value for name, value in values.items()})
 
-    def _check_region(self) -> None:
-        parameters = self.network.parameters()
-        for leaf, ball in self.region.items():
-            name = leaf.removeprefix("param:")
-            if leaf in self.inputs and leaf in parameters:
-                raise InputError(
-                    "region",
-                    "an unambiguous leaf",
-                    f"{leaf!r}, an input and a parameter",
-                    f'write "param:{leaf}" or rename',
-                )
-            if leaf not in self.inputs and name not in parameters:
-                known = [*self.inputs, *parameters]
-                raise InputError(
-                    "region",
-                    f"leaves among {known[:8]}{' ...' if len(known) > 8 else ''}",
-                    repr(leaf),
-                    "use one of these names",
-                )
-            value = self.inputs[leaf] if leaf in self.inputs else parameters[name]
-            if not value.is_floating_point():
-                raise InputError(
-                    f"leaf {leaf!r}",
-                    "a floating-point tensor",
-                    value.dtype,
-                    "move an embedding instead, or cast it to float",
-                )
-            if ball.groups == "channels" and value.dim() < 3:
-                raise InputError(
-                    f"leaf {leaf!r}",
-                    "images (batch, channel, ...) for groups='channels'",
-                    tuple(value.shape),
-                    "leave groups out",
-                )
-            self._check_range(leaf, ball, value)
-
-    def _check_range(self, leaf: str, ball: Ball, value: Tensor) -> None:
-        example = value.shape[1:] if leaf in self.inputs else value.shape
-        low, high = ball.exact_range(value)
-        try:
-            if torch.broadcast_shapes(low.shape, high.shape, example) != example:
-                raise RuntimeError
-        except RuntimeError:
-            raise InputError(
-                f"range of leaf {leaf!r}",
-                f"something that broadcasts to {tuple(example)}",
-                f"{tuple(low.shape)} and {tuple(high.shape)}",
-                "give one bound, or one per feature",
-            ) from None
-        wide = value.to(torch.float64)
-        if bool(((wide < low) | (wide > high)).any()):
-            raise InputError(
-                f"leaf {leaf!r}",
-                f"values inside low={_brief(ball.low)}..high={_brief(ball.high)}",
-                f"values from {float(wide.min()):.6g} to {float(wide.max()):.6g}",
-                "correct low and high, or put the normalisation inside the model",
-            )
-
-
-def _as_labels(labels: object) -> Tensor:
-    try:
-        value = torch.as_tensor(labels)
-    except (TypeError, ValueError, RuntimeError):
-        raise InputError(
-            "labels", "integers of shape (N,)", type(labels).__name__, "pass a tensor of class numbers"
-        ) from None
-    if value.dtype.is_floating_point and not bool((value == value.round()).all()):
-        raise InputError("labels", "integers of shape (N,)", value.dtype, "pass class numbers, not scores")
-    return value.long()
-
-
-def _check_inputs(inputs: Mapping[str, Tensor], labels: Tensor) -> None:
-    if labels.dim() != 1:
-        raise InputError("labels", "shape (N,)", tuple(labels.shape), "pass one class number per example")
-    if not len(labels):
-        raise InputError("x", "at least one example", "an empty batch", "check how the data were selected")
-    for name, value in inputs.items():
-        if not isinstance(value, Tensor):
-            raise InputError(name, "a torch tensor", type(value).__name__, "convert it with torch.as_tensor")
-        if value.dim() < 1 or len(value) != len(labels):
-            raise InputError(
-                name,
-                f"{len(labels)} examples, as many as labels",
-                tuple(value.shape),
-                "keep the batch axis first and the counts equal",
-            )
-        if value.is_floating_point() and not bool(value.isfinite().all()):
-            bad = (~value.isfinite()).reshape(len(value), -1).any(1).nonzero()[:, 0].tolist()
-            raise InputError(name, "finite values", f"NaN or infinity in examples {bad[:5]}", "clean the data first")
-
 
 def _gradients(total: Tensor, leaves: Mapping[str, Tensor], retain: bool = False) -> dict[str, Tensor]:
     if not total.requires_grad:
         return {k: torch.zeros_like(v) for k, v in leaves.items()}
     values = torch.autograd.grad(total, list(leaves.values()), retain_graph=retain, allow_unused=True)
     return {k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(leaves.items(), values, strict=True)}
-
-
-def _brief(bound: float | Tensor | None) -> str:
-    return (
-        "-"
-        if bound is None
-        else f"<tensor {tuple(bound.shape)}>"
-        if isinstance(bound, Tensor) and bound.numel() > 1
-        else f"{float(bound):g}"
-    )

@@ -1,0 +1,112 @@
+"""What a question must fulfil before it is asked: labels, inputs, leaves and ranges, each refusal in one sentence."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from brittle.errors import InputError
+from brittle.region import Ball, Region
+
+
+def as_labels(labels: object) -> Tensor:
+    """Labels as integers of shape (N,)."""
+    try:
+        value = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(
+            "labels", "integers of shape (N,)", type(labels).__name__, "pass a tensor of class numbers"
+        ) from None
+    if value.dtype.is_floating_point and not bool((value == value.round()).all()):
+        raise InputError("labels", "integers of shape (N,)", value.dtype, "pass class numbers, not scores")
+    return value.long()
+
+
+def check_inputs(inputs: Mapping[str, Tensor], labels: Tensor) -> None:
+    """Tensors, as many examples as labels, at least one, finite."""
+    if labels.dim() != 1:
+        raise InputError("labels", "shape (N,)", tuple(labels.shape), "pass one class number per example")
+    if not len(labels):
+        raise InputError("x", "at least one example", "an empty batch", "check how the data were selected")
+    for name, value in inputs.items():
+        if not isinstance(value, Tensor):
+            raise InputError(name, "a torch tensor", type(value).__name__, "convert it with torch.as_tensor")
+        if value.dim() < 1 or len(value) != len(labels):
+            raise InputError(
+                name,
+                f"{len(labels)} examples, as many as labels",
+                tuple(value.shape),
+                "keep the batch axis first and the counts equal",
+            )
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            bad = (~value.isfinite()).reshape(len(value), -1).any(1).nonzero()[:, 0].tolist()
+            raise InputError(name, "finite values", f"NaN or infinity in examples {bad[:5]}", "clean the data first")
+
+
+def check_region(region: Region, inputs: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+    """Every leaf exists, is unambiguous, can move, and lies inside its valid range."""
+    for leaf, ball in region.items():
+        name = leaf.removeprefix("param:")
+        if leaf in inputs and leaf in parameters:
+            raise InputError(
+                "region",
+                "an unambiguous leaf",
+                f"{leaf!r}, an input and a parameter",
+                f'write "param:{leaf}" or rename',
+            )
+        if leaf not in inputs and name not in parameters:
+            known = [*inputs, *parameters]
+            raise InputError(
+                "region",
+                f"leaves among {known[:8]}{' ...' if len(known) > 8 else ''}",
+                repr(leaf),
+                "use one of these names",
+            )
+        value = inputs[leaf] if leaf in inputs else parameters[name]
+        if not value.is_floating_point():
+            raise InputError(
+                f"leaf {leaf!r}",
+                "a floating-point tensor",
+                value.dtype,
+                "move an embedding instead, or cast it to float",
+            )
+        if ball.groups == "channels" and value.dim() < 3:
+            raise InputError(
+                f"leaf {leaf!r}",
+                "images (batch, channel, ...) for groups='channels'",
+                tuple(value.shape),
+                "leave groups out",
+            )
+        _check_range(leaf, ball, value, value.shape[1:] if leaf in inputs else value.shape)
+
+
+def _check_range(leaf: str, ball: Ball, value: Tensor, example: torch.Size) -> None:
+    low, high = ball.exact_range(value)
+    try:
+        if torch.broadcast_shapes(low.shape, high.shape, example) != example:
+            raise RuntimeError
+    except RuntimeError:
+        raise InputError(
+            f"range of leaf {leaf!r}",
+            f"something that broadcasts to {tuple(example)}",
+            f"{tuple(low.shape)} and {tuple(high.shape)}",
+            "give one bound, or one per feature",
+        ) from None
+    wide = value.to(torch.float64)
+    if bool(((wide < low) | (wide > high)).any()):
+        raise InputError(
+            f"leaf {leaf!r}",
+            f"values inside low={_brief(ball.low)}..high={_brief(ball.high)}",
+            f"values from {float(wide.min()):.6g} to {float(wide.max()):.6g}",
+            "correct low and high, or put the normalisation inside the model",
+        )
+
+
+def _brief(bound: float | Tensor | None) -> str:
+    return (
+        "-"
+        if bound is None
+        else f"<tensor {tuple(bound.shape)}>"
+        if isinstance(bound, Tensor) and bound.numel() > 1
+        else f"{float(bound):g}"
+    )
