@@ -1,0 +1,117 @@
+"""The two ends of a worst-case question, joined from all chosen methods: the best witness, the best certificate."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+
+import torch
+from torch import Tensor
+
+from brittle import norms
+from brittle.errors import NotCertified
+from brittle.problem import Problem
+from brittle.results import Certificate, Proof, Witness
+from brittle.spec import margin
+
+Methods = list[tuple[str, Callable]]
+
+
+@dataclass
+class Evidence:
+    """The proofs gathered so far, one per example: the scale, the method, and the arrays that re-evaluate it."""
+
+    scale: Tensor
+    methods: list[str]
+    arrays: dict[str, Tensor]
+
+    @staticmethod
+    def none(count: int) -> "Evidence":
+        return Evidence(torch.zeros(count, dtype=torch.float64), [""] * count, {})
+
+    def record(self, at: Tensor, scale: Tensor, certificate: Certificate, rows: Tensor) -> None:
+        """Keep the proofs ``rows`` of a certificate as those of the examples ``at``."""
+        self.scale[at] = scale
+        for i in at.tolist():
+            self.methods[i] = certificate.method
+        for name, value in certificate.proof.items():
+            if name not in self.arrays:
+                self.arrays[name] = value.new_zeros((len(self.methods), *value.shape[1:])).cpu()
+            self.arrays[name][at] = value[rows.to(value.device)].cpu()
+
+    def proof(self) -> Proof:
+        return Proof(self.scale, tuple(self.methods), self.arrays)
+
+
+def clean_witness(problem: Problem) -> Witness:
+    """The clean point itself, judged like any witness; size 0 and status "misclassified" where the property already fails."""
+    witness = problem.witness(problem.centre, "clean")
+    status = tuple("misclassified" if s == "found" else s for s in witness.status)
+    size = torch.where(witness.found, 0.0, inf).to(torch.float64)
+    return Witness(witness.point, witness.margin, witness.found, size, status, "clean", witness.margin64)
+
+
+def attack(
+    problem: Problem, attacks: Methods, seed: int, better: Callable[[Witness, Witness], Tensor]
+) -> tuple[Witness, tuple[str, ...]]:
+    """The best witness of all attacks, per example, starting from the clean point; and which method gave it.
+
+    better : (new, best) -> (N,) bool, where the new witness replaces the best one.
+    """
+    best = clean_witness(problem)
+    names = [best.method] * len(problem)
+    open_examples = (~best.found).nonzero()[:, 0]
+    if not len(open_examples):
+        return best, tuple(names)
+    for name, function in attacks:
+        found = scatter(best, open_examples, function(problem.take(open_examples), seed=seed))
+        improved = better(found, best)
+        best = _merge(improved, found, best)
+        names = [name if yes else old for yes, old in zip(improved.tolist(), names, strict=True)]
+    return best, tuple(names)
+
+
+def certify(problem: Problem, bounds: Methods) -> tuple[Tensor, tuple[str, ...], tuple[str, ...], Evidence]:
+    """The best certified margin over all bounds at the problem's scale: values (N,), methods, notes and the proofs."""
+    count = len(problem)
+    best = torch.full((count,), -inf, dtype=torch.float64)
+    names, notes, evidence = [""] * count, [""] * count, Evidence.none(count)
+    everyone = torch.arange(count)
+    for name, function in bounds:
+        try:
+            certificate = function(problem)
+        except NotCertified as reason:
+            notes = [note or str(reason) for note in notes]
+            continue
+        value = margin(certificate.rows.to(torch.float64), problem.spec.rank).cpu()
+        improved = everyone[value > best]
+        best = torch.maximum(best, value)
+        evidence.record(improved, problem.scale[improved], certificate, improved)
+        for i in improved.tolist():
+            names[i] = name
+        if certificate.notes:
+            notes = [old or new for old, new in zip(notes, certificate.notes, strict=True)]
+    said = tuple(n if v == -inf else "" for n, v in zip(notes, best.tolist(), strict=True))
+    return best, tuple(names), said, evidence
+
+
+def scatter(whole: Witness, at: Tensor, part: Witness) -> Witness:
+    """``part`` written over the examples ``at`` of ``whole``."""
+    rest = torch.ones(len(whole.margin), dtype=torch.bool)
+    rest[at] = False
+    keep = rest.nonzero()[:, 0]
+    joined = Witness.join([part, whole.take(keep)])
+    order = torch.empty(len(whole.margin), dtype=torch.long)
+    order[torch.cat([at, keep])] = torch.arange(len(whole.margin))
+    return joined.take(order)
+
+
+def _merge(take_new: Tensor, new: Witness, old: Witness) -> Witness:
+    count = len(old.margin)
+    return Witness.join([old, new]).take(torch.arange(count) + count * take_new.long())
+
+
+def at_centre(problem: Problem, witness: Witness, where: Tensor) -> Witness:
+    """The witness with the clean point put back for the examples ``where`` (N,) bool: nothing was found there."""
+    here = where.to(problem.device)
+    point = {k: torch.where(norms.spread(here, v), problem.centre[k], v) for k, v in witness.point.items()}
+    return Witness(point, witness.margin, witness.found, witness.size, witness.status, witness.method, witness.margin64)

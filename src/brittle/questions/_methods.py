@@ -1,0 +1,52 @@
+"""Which attacks and bounds a question runs: those named by the caller, else the portfolio of the effort."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from brittle.discovery import Method, method, portfolio
+from brittle.errors import InputError
+from brittle.problem import Problem
+
+Choice = Sequence[str | Callable] | None
+
+
+def chosen(family: str, choice: Choice, problem: Problem, effort: str, answers: str) -> list[tuple[str, Callable]]:
+    """(name, function) of every method to run.
+
+    choice : None for the portfolio of the effort; else names ("crown") or callables (a function, or a ``functools.partial``
+    that binds its options), tried in the given order.
+    """
+    if choice is None:
+        norms = tuple(ball.p for ball in problem.region.values())
+        leaves = tuple("input" if problem.parameter_name(leaf) is None else "parameter" for leaf in problem.leaves)
+        return [(m.name, m) for m in portfolio(family, effort, answers, norms, leaves)]
+    if isinstance(choice, str) or not isinstance(choice, Sequence):
+        raise InputError(family, "a list of names or functions", repr(choice), f'write {family}=["name"]')
+    return [_named(family, entry) for entry in choice]
+
+
+def check_verb(problem: Problem, ends: str, quantity: str) -> None:
+    """What every verb asks of its arguments."""
+    if ends not in ("both", "lower", "upper"):
+        raise InputError("ends", '"both", "lower" or "upper"', repr(ends), "choose one of these")
+    if not problem.region:
+        raise InputError(
+            quantity, "a region: what moves, and how far", "none", "pass bt.Ball(p=2, radius=1.0) to the Problem"
+        )
+    shared = [leaf for leaf, ball in problem.region.items() if ball.shared]
+    if shared:
+        raise InputError(
+            f"{quantity} of leaf {shared[0]!r}",
+            "a change of each example's own",
+            "shared=True, one change common to all examples",
+            "use shared=False; shared changes are not supported by this version",
+        )
+
+
+def _named(family: str, entry: str | Callable) -> tuple[str, Callable]:
+    if isinstance(entry, str):
+        return entry, method(family, entry)
+    if isinstance(entry, Method):
+        return entry.name, entry
+    function = entry.func if isinstance(entry, partial) else entry
+    return getattr(function, "__name__", type(function).__name__), entry

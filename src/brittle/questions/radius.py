@@ -1,0 +1,139 @@
+"""The largest scale of the region at which the property still holds, per example: certified from below, attacked from above."""
+
+from math import inf
+
+import torch
+from torch import Tensor
+
+from brittle import meter
+from brittle.errors import NotCertified
+from brittle.problem import Problem
+from brittle.questions._ends import Evidence, Methods, at_centre, attack
+from brittle.questions._methods import Choice, check_verb, chosen
+from brittle.questions._search import Search
+from brittle.results import Bracket, Cost, Ends, Proof, Witness
+
+TOLERANCE = {"quick": 0.05, "standard": 0.01, "thorough": 0.001}  # relative, of the certified end's own search
+
+
+def radius(
+    problem: Problem,
+    *,
+    effort: str = "standard",
+    ends: str = "both",
+    seed: int = 0,
+    attacks: Choice = None,
+    bounds: Choice = None,
+) -> Bracket:
+    """Bracket of the largest scale at which the property holds, one per example: for a ball of radius 1, the distance.
+
+    ``sup {s: margin(v) > 0 for every v in s * region}``, where ``s * region`` multiplies every radius by s and leaves the
+    valid ranges as they are. For one ball with p = 0 it is the smallest number of changes that breaks the property:
+    k harmless changes proved give ``lower = k + 1``.
+
+    Guarantee: the lower end is proved (a certificate holds on the whole region at ``proof.scale >= lower``), the upper end
+    is witnessed (a stored, feasible point, wrong for the module as given and in float64). Where nothing was found
+    ``upper = inf`` and ``witness.found`` is False. An example that is already misclassified has [0, 0].
+
+    Options and errors as for :func:`brittle.questions.margin.margin`. The certified end is searched by secant steps inside
+    the bracket to a relative accuracy of 5 %, 1 % or 0.1 % (quick, standard, thorough); stopping early costs tightness only.
+
+    >>> from brittle.region import Ball
+    >>> linear = torch.nn.Linear(2, 2)
+    >>> with torch.no_grad():
+    ...     _ = linear.weight.copy_(torch.tensor([[3.0, -4.0], [0.0, 0.0]])), linear.bias.zero_()
+    >>> answer = radius(Problem(linear, torch.tensor([[2.0, 0.0]]), torch.tensor([0]), Ball(p=2, radius=1.0)))
+    >>> float(answer.lower) <= 1.2 <= float(answer.upper), bool(answer.upper < 1.21)
+    (True, True)
+    """
+    check_verb(problem, ends, "radius")
+    problem = problem.scaled(1 / problem.scale)
+    count = len(problem)
+    zero, unknown = torch.zeros(count, dtype=torch.float64), torch.full((count,), inf, dtype=torch.float64)
+    lower, upper, notes = zero, unknown, ("",) * count
+    low_names, high_names = ("",) * count, ("",) * count
+    proof: Proof | None = None
+    with meter.measure() as passes:
+        methods = chosen("attacks", attacks, problem, effort, "radius") if ends != "lower" else []
+        witness, high_names = attack(problem, methods, seed, _smaller)
+        upper = torch.where(witness.found, witness.size, inf)
+        witness = at_centre(
+            problem, witness, ~witness.found & torch.tensor([s != "rounding-only" for s in witness.status])
+        )
+        right = (upper > 0).nonzero()[:, 0]
+        if ends != "upper" and len(right):
+            candidates = chosen("bounds", bounds, problem, effort, "margin")
+            part, evidence, reasons = _certify(problem.take(right), candidates, upper[right], TOLERANCE[effort])
+            lower, low_names, notes = zero.clone(), list(low_names), list(notes)
+            lower[right] = part
+            for i, name, reason in zip(right.tolist(), evidence.methods, reasons, strict=True):
+                low_names[i], notes[i] = name, reason
+            proof = _spread(evidence.proof(), right, count)
+    wrong = torch.tensor([s == "misclassified" for s in witness.status])
+    silent = ends != "lower" and not methods
+    status = tuple(_status(s, n, silent) for s, n in zip(witness.status, notes, strict=True))
+    return Bracket(
+        "radius",
+        lower,
+        upper,
+        Ends(_kinds((lower > 0) | wrong, "proved"), _kinds(upper.isfinite(), "witnessed")),
+        status,
+        Ends(
+            tuple(low_names), tuple(n if f else "" for n, f in zip(high_names, upper.isfinite().tolist(), strict=True))
+        ),
+        witness=witness,
+        proof=proof,
+        cost=Cost(passes.forward / count, passes.backward / count, passes.seconds),
+    )
+
+
+def _smaller(new: Witness, best: Witness) -> Tensor:
+    """A verified witness beats none and a longer one; without any, a rounding-only one is kept for the record."""
+    rounding = torch.tensor([s == "rounding-only" for s in new.status]) & ~best.found & (new.size < best.size)
+    return (new.found & (~best.found | (new.size < best.size))) | rounding
+
+
+def _certify(problem: Problem, bounds: Methods, upper: Tensor, tolerance: float) -> tuple[Tensor, Evidence, list[str]]:
+    """The largest certified scale, the proofs at it, and per example why nothing could be certified.
+
+    Every bound searches inside the bracket that the ones before it left, so a weaker bound costs one evaluation.
+    """
+    count = len(problem)
+    evidence, reasons = (
+        Evidence.none(count),
+        ["not certified: no bound for this region"] * (not bounds) * count or [""] * count,
+    )
+    clean = problem.double().margin().to(torch.float64).cpu()
+    search = Search(problem, clean, upper, evidence, reasons)
+    counting = len(problem.region) == 1 and next(iter(problem.region.values())).p == 0
+    lower = (
+        (clean > 0).to(torch.float64) / next(iter(problem.region.values())).radius
+        if counting
+        else torch.zeros_like(clean)
+    )
+    for _, bound in bounds:
+        try:
+            lower = search.count(bound, lower) if counting else search.scale(bound, lower, tolerance)
+        except NotCertified as reason:
+            search.explain(str(reason))
+    return lower, evidence, [r if low == 0 else "" for r, low in zip(reasons, lower.tolist(), strict=True)]
+
+
+def _spread(proof: Proof, at: Tensor, count: int) -> Proof:
+    """Proofs of some examples as proofs of all: scale 0 and no method elsewhere."""
+    scale, methods = torch.zeros(count, dtype=torch.float64), [""] * count
+    scale[at] = proof.scale
+    for i, name in zip(at.tolist(), proof.methods, strict=True):
+        methods[i] = name
+    arrays = {k: v.new_zeros((count, *v.shape[1:])).index_copy(0, at, v) for k, v in proof.arrays.items()}
+    return Proof(scale, tuple(methods), arrays)
+
+
+def _status(said: str, note: str, silent: bool) -> str:
+    if said in ("misclassified", "rounding-only", "nan"):
+        return said
+    return note or ("not attacked: no attack for this region" if silent else "ok")
+
+
+def _kinds(says: Tensor, kind: str) -> tuple[str, ...]:
+    return tuple(kind if yes else "none" for yes in says.tolist())
