@@ -54,7 +54,7 @@ class Search:
             beaten = (secant.low == lower) & (lower > 0)  # it failed just above what an earlier bound proved: leave it
             root = secant.root()
             near = (root - secant.low <= tolerance * secant.low) & (secant.low > 0)
-            closed = (secant.high - secant.low <= tolerance * secant.high) | (secant.high <= 1e-12)
+            closed = secant.high.isfinite() & (secant.high - secant.low <= tolerance * secant.high + 1e-12)
             open_ = open_ & ~beaten & ~near & ~closed
             trial = secant.step(root * (1 - tolerance / 4))
         almost = (secant.low >= self.reach * (1 - 2 * tolerance)) & (self.clean > 0)
@@ -115,17 +115,17 @@ class Secant:
         self.high[down], self.high_value[down] = scale[~good], value[~good]
 
     def root(self) -> Tensor:
-        """Where the chord through the two known scales meets zero; never beyond twice what holds or the known upper end."""
+        """Where the chord through the two known scales meets zero; never beyond ten times what holds or the known upper end."""
         inside = self.low + (self.high - self.low) * self.low_value / (self.low_value - self.high_value)
         beyond = self.low + (self.low - self.before) * self.low_value / (self.before_value - self.low_value)
         root = torch.where((self.high_value <= 0) & inside.isfinite(), inside, beyond)
-        doubled = torch.where(self.low > 0, 2 * self.low, self.first())
-        root = torch.where(root.isfinite() & (root > self.low), torch.minimum(root, doubled), doubled)
+        far = torch.where(self.low > 0, 10 * self.low, self.first())
+        root = torch.where(root.isfinite() & (root > self.low), torch.minimum(root, far), far)
         return torch.minimum(root, self.high)
 
     def step(self, wanted: Tensor) -> Tensor:
         """The wanted scale, kept off the ends of the bracket by a twentieth of it."""
-        room = torch.where(self.high.isfinite(), self.high - self.low, self.low)
+        room = torch.where(self.high.isfinite(), self.high - self.low, 10 * self.low)
         return torch.minimum(torch.maximum(wanted, self.low + 0.05 * room), self.low + 0.95 * room)
 
 
