@@ -1,1 +1,1 @@
-"""Models and data in."""
+"""Models and data in: every way a network or a data set can be named on the command line."""
