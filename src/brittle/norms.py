@@ -53,7 +53,7 @@ def project(v: Tensor, p: float, radius: Tensor) -> Tensor:
         return v * spread((radius / length.clamp_min(torch.finfo(v.dtype).tiny)).clamp_max(1), v)
     rows = flat(v).abs()
     if p == 0:
-        rank = rows.argsort(1, descending=True, stable=True).argsort(1)
+        rank = rows.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         return v * (rank < radius.floor()[:, None]).to(v.dtype).reshape(v.shape)
     ordered = rows.sort(1, descending=True).values
     excess = ordered.cumsum(1) - radius[:, None]

@@ -1,0 +1,190 @@
+"""What every attack shares: the best point over every query, random starts, and the last step to a witness."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import inf
+
+import torch
+from torch import Tensor
+
+from brittle import norms, randomness
+from brittle.problem import Problem
+from brittle.results import Witness
+from brittle.spec import margin
+
+Point = Mapping[str, Tensor]
+
+
+def searchable(problem: Problem) -> Problem:
+    """The problem to search in: types shorter than 32 bits are searched in float64 and only settled in their own."""
+    short = any(value.element_size() < 4 for value in problem.centre.values())
+    return problem.double() if short else problem
+
+
+def sizes(problem: Problem, point: Point) -> Tensor:
+    """(N,) multiples of the unscaled region, as :meth:`Problem.size` but in the leaf's dtype and without the range: for searching."""
+    worst = None
+    for leaf, value in point.items():
+        ball = problem.region[leaf]
+        change = value.detach() - problem.centre[leaf]
+        distance = ball.size(change) if ball.groups else norms.norm(change, ball.p)
+        ratio = distance / ball.radius if ball.radius > 0 else torch.where(distance > 0, inf, 0.0)
+        worst = ratio if worst is None else torch.maximum(worst, ratio.to(worst))
+    assert worst is not None
+    return worst
+
+
+@dataclass
+class Tracker:
+    """The best point over every query: of smallest size among those that violate (radius), or of smallest margin (margin).
+
+    Nothing that a search has seen can be lost, and a search need not return its last iterate. Iterates with a non-finite
+    margin or gradient mark their example as ``broken``.
+    """
+
+    problem: Problem
+    answers: str
+    point: dict[str, Tensor]
+    value: Tensor
+    broken: Tensor
+    clean: Tensor | None = None
+
+    @staticmethod
+    def of(problem: Problem, answers: str) -> "Tracker":
+        first = next(iter(problem.inputs.values()))
+        value = torch.full((len(problem),), inf, device=problem.device, dtype=torch.float64)
+        broken = torch.zeros(len(problem), dtype=torch.bool, device=first.device)
+        return Tracker(problem, answers, {k: v.clone() for k, v in problem.centre.items()}, value, broken)
+
+    @property
+    def found(self) -> Tensor:
+        return self.value.isfinite()
+
+    def see(self, point: Point, rows: Tensor, where: Tensor | None = None) -> Tensor:
+        """Record one query; returns the margins. ``where`` (N,) leaves the other examples alone."""
+        margins = margin(rows, self.problem.spec.rank)
+        value = margins.to(torch.float64)
+        if self.answers == "radius":
+            value = torch.where(margins <= 0, sizes(self.problem, point).to(torch.float64), inf)
+        better = (value < self.value) & margins.isfinite()
+        better = better if where is None else better & where
+        self.broken |= ~margins.isfinite()
+        self.value = torch.where(better, value, self.value)
+        for leaf, best in self.point.items():
+            self.point[leaf] = torch.where(norms.spread(better, best), point[leaf], best)
+        return margins
+
+
+def random_point(problem: Problem, seed: int, *path: int | str) -> dict[str, Tensor]:
+    """One uniform point of the region (each leaf's ball, then its range) for every example, from its own generator."""
+    return {
+        leaf: problem.project_leaf(leaf, value + _draw(problem, leaf, value, seed, *path))
+        for leaf, value in problem.centre.items()
+    }
+
+
+def _draw(problem: Problem, leaf: str, value: Tensor, seed: int, *path: int | str) -> Tensor:
+    p = problem.region[leaf].p or inf
+    one = lambda generator: norms.uniform_ball(tuple(value.shape[1:]), p, generator)
+    change = randomness.per_example(one, seed, problem.index, *path, leaf).to(value)
+    return change * norms.spread(problem.radius(leaf).to(value), value)
+
+
+def random_direction(problem: Problem, seed: int, *path: int | str) -> dict[str, Tensor]:
+    """Normal numbers shaped like the moving leaves, from each example's own generator."""
+    normal = lambda value: (
+        lambda generator: torch.randn(tuple(value.shape[1:]), generator=generator, dtype=torch.float64)
+    )
+    return {
+        leaf: randomness.per_example(normal(value), seed, problem.index, *path, leaf).to(value)
+        for leaf, value in problem.centre.items()
+    }
+
+
+def margin_witness(problem: Problem, tracker: Tracker, method: str) -> Witness:
+    """Settle and re-measure the point of smallest margin; the clean point where that came out no better."""
+    witness = problem.witness(problem.settle(tracker.point), method)
+    clean = problem.witness(problem.centre, method)
+    better = witness.margin <= clean.margin
+    witness = _either(better, witness, clean)
+    return _say(witness, clean, tracker)
+
+
+def radius_witness(problem: Problem, tracker: Tracker, method: str, steps: int = 10) -> Witness:
+    """Shorten the best violating point towards the clean point, settle it, re-measure it.
+
+    The crossing on the segment is bracketed by the Illinois variant of regula falsi, on settled points of the problem itself, so
+    that the point returned is one that was queried. Where it then fails in its own dtype only, it is moved out again, a
+    little further each time. Costs ``steps`` + 4 forward passes.
+    """
+    clean = problem.witness(problem.centre, method)
+    found = tracker.found.cpu()
+    at = (found & (clean.margin > 0)).nonzero()[:, 0]
+    if not len(at):
+        return _say(clean, clean, tracker)
+    part = problem.take(at)
+    far = {k: v[at.to(v.device)].to(part.centre[k].dtype) for k, v in tracker.point.items()}
+    crossing = (
+        _crossing(part, far, clean.margin[at], steps) if _shrinks(problem) else torch.ones(len(at), dtype=torch.float64)
+    )
+    witness = part.witness(_between(part, far, crossing), method)
+    for attempt in range(12):  # from 2^-22 of the distance up to all of it
+        doubtful = ~witness.found
+        if not bool(doubtful.any()):
+            break
+        further = torch.where(doubtful, crossing * (1 + 2.0 ** (2 * attempt - 22)), crossing)
+        witness = _either(witness.found, witness, part.witness(_between(part, far, further), method))
+    return _say(_spread_over(clean, at, witness), clean, tracker)
+
+
+def _shrinks(problem: Problem) -> bool:
+    return any(ball.p != 0 for ball in problem.region.values())
+
+
+def _between(problem: Problem, far: Point, t: Tensor) -> dict[str, Tensor]:
+    centre = problem.centre
+    point = {k: centre[k] + norms.spread(t.to(v), v) * (v - centre[k]) for k, v in far.items()}
+    return problem.settle(point, torch.full_like(problem.scale, inf))
+
+
+def _crossing(problem: Problem, far: Point, clean: Tensor, steps: int) -> Tensor:
+    """The t in (0, 1] at which the margin on the segment turns from positive to not positive, from the failing side."""
+    low, high = torch.zeros_like(clean), torch.ones_like(clean)
+    at_low, at_high = clean, problem.margin(_between(problem, far, high)).double().cpu()
+    kept = at_high <= 0
+    last = torch.zeros_like(low)
+    for _ in range(steps):
+        t = high - at_high * (high - low) / (at_high - at_low)
+        t = torch.where(t.isfinite() & (t > low) & (t < high), t, (low + high) / 2)
+        value = problem.margin(_between(problem, far, t)).double().cpu()
+        fails = value <= 0
+        # Illinois: an end that stays twice has its value halved, so that the other end moves too
+        at_low = torch.where(fails, torch.where(last > 0, at_low / 2, at_low), value)
+        at_high = torch.where(fails, value, torch.where(last < 0, at_high / 2, at_high))
+        low, high = torch.where(fails, low, t), torch.where(fails, t, high)
+        last = torch.where(fails, 1.0, -1.0)
+    return torch.where(kept, high, 1.0)
+
+
+def _either(first: Tensor, one: Witness, other: Witness) -> Witness:
+    count = len(first)
+    return Witness.join([one, other]).take(torch.arange(count) + count * (~first).long())
+
+
+def _spread_over(base: Witness, at: Tensor, part: Witness) -> Witness:
+    order = torch.arange(len(base.margin))
+    order[at] = len(base.margin) + torch.arange(len(at))
+    return Witness.join([base, part]).take(order)
+
+
+def _say(witness: Witness, clean: Witness, tracker: Tracker) -> Witness:
+    """Misclassified examples keep the clean point; an example whose search broke down and found nothing says so."""
+    wrong = clean.found
+    if bool(wrong.any()) and tracker.answers == "radius":
+        witness = _either(~wrong, witness, clean)
+    broken = tracker.broken.cpu() & ~witness.found
+    status = tuple(
+        "misclassified" if w else "nan" if b else s
+        for w, b, s in zip(wrong.tolist(), broken.tolist(), witness.status, strict=True)
+    )
+    return replace(witness, status=status)
