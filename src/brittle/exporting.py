@@ -1,0 +1,282 @@
+"""From ``torch.export`` to our own graph: the only file that knows what an exported program looks like."""
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from brittle.errors import NotCertified
+from brittle.graph import Batch, Graph, Node, Ref, references
+from brittle.network import Network, read_logits
+
+ALIASES = {
+    "alias", "clone", "contiguous", "detach", "detach_", "identity", "lift_fresh", "lift_fresh_copy", "positive", "to", "_to_copy",
+    "type_as", "dropout", "dropout_", "feature_dropout", "alpha_dropout", "feature_alpha_dropout",
+}  # fmt: skip
+RESHAPES = {"view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as"}
+SPLITS = {"split", "split_with_sizes", "chunk", "tensor_split", "unsafe_split", "unsafe_chunk"}
+
+
+class _Logits(nn.Module):
+    """What is exported: values in, logits out, whatever container the module returns."""
+
+    def __init__(self, module: object, keywords: tuple[str, ...] | None) -> None:
+        super().__init__()
+        self.module = module
+        self.keywords = keywords
+
+    def forward(self, values: tuple[Tensor, ...]) -> Tensor:
+        if self.keywords is None:
+            return read_logits(self.module(values[0]))
+        return read_logits(self.module(**dict(zip(self.keywords, values, strict=True))))
+
+
+def export(network: Network, values: dict[str, Tensor], keywords: tuple[str, ...] | None) -> Graph:
+    """The graph of ``network.double``; ``values`` are its inputs by leaf, ``keywords`` their names if it takes keywords."""
+    leaves, reasons = tuple(values), []
+    count = len(next(iter(values.values())))
+    pair = tuple(torch.cat([v[:1], v[:1]]) for v in values.values())  # a batch of 1 cannot be made dynamic
+    free = tuple({0: torch.export.Dim.AUTO} for _ in leaves)
+    for example, dynamic, strict in ((pair, free, False), (pair, free, True), (tuple(values.values()), None, False)):
+        try:
+            module = _Logits(copy.deepcopy(network.double), keywords)
+            with _silence(), torch.no_grad():
+                shapes = None if dynamic is None else (dynamic,)
+                program = torch.export.export(module, (example,), dynamic_shapes=shapes, strict=strict)
+                if any(_in_place(n) for n in program.graph.nodes):
+                    program = program.run_decompositions({})
+            size = _batch_size(program)
+            if size is None or size == count:
+                return _translate(program, leaves, _canonical_names(network.double), size)
+            reasons.append(f"the batch size is fixed to {size}")
+        except NotCertified:
+            raise
+        except Exception as reason:  # user code and the exporter decide what can go wrong here
+            text = str(reason).strip().splitlines() or [""]
+            reasons.append(f"{type(reason).__name__}: {text[0][:160]}".rstrip(": "))
+    raise NotCertified(f"cannot export: {reasons[-1]}")
+
+
+def _translate(program, leaves: tuple[str, ...], canonical: dict[int, str], size: int | None) -> Graph:
+    """The exported program as our own plain data."""
+    from torch.export.graph_signature import InputKind, OutputKind
+
+    signature = program.graph_signature
+    build = _Build(size)
+    free = iter(leaves)
+    inputs, parameters = {}, {}
+    for spec, node in zip(signature.input_specs, (n for n in program.graph.nodes if n.op == "placeholder")):
+        if spec.kind == InputKind.USER_INPUT:
+            leaf = next(free)
+            inputs[leaf] = build.add(node, leaf, "input", {}, varies=True)
+            continue
+        own = spec.target.removeprefix("module.")
+        value = program.state_dict.get(spec.target, program.constants.get(spec.target))
+        if not isinstance(value, Tensor):
+            continue
+        if spec.kind == InputKind.PARAMETER:
+            own = canonical.get(own, own)
+            if own in parameters:  # tied: one node
+                build.names[node] = parameters[own]
+                continue
+        name = build.add(node, own, "constant", {}, varies=False)
+        build.constants[name] = value.detach().to(torch.float64) if value.is_floating_point() else value.detach()
+        if spec.kind == InputKind.PARAMETER:
+            parameters[own] = name
+    outputs = [s.arg.name for s in signature.output_specs if s.kind == OutputKind.USER_OUTPUT]
+    last = next(n for n in program.graph.nodes if n.name == outputs[0])
+    alive = _ancestors(last)
+    for node in program.graph.nodes:
+        if node.op in ("call_function", "get_attr") and node in alive:
+            build.operation(node)
+    output = build.names[last]
+    nodes = _living(build.nodes, output)
+    names = {n.name for n in nodes}
+    kept = lambda table: {k: v for k, v in table.items() if (v if isinstance(v, str) else k) in names}
+    return Graph(nodes, inputs, kept(parameters), kept(build.constants), output, size)
+
+
+def _ancestors(last) -> set:
+    """Everything that the output needs: asserts and the like have no part in it."""
+    found, waiting = set(), [last]
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting.extend(node.all_input_nodes)
+    return found
+
+
+class _Build:
+    """Nodes under construction: torch.fx nodes in, ours out."""
+
+    def __init__(self, size: int | None) -> None:
+        self.size = size
+        self.nodes: list[Node] = []
+        self.names: dict = {}
+        self.constants: dict[str, Tensor] = {}
+        self.known: dict[str, Node] = {}
+
+    def add(self, source, name: str, op: str, arguments: dict, varies: bool, target: str = "") -> str:
+        count, unique = 0, name
+        while unique in self.known:
+            count += 1
+            unique = f"{name}_{count}"
+        value = source.meta.get("val")
+        whole = tuple(value.shape) if isinstance(value, Tensor) else ()
+        if varies and isinstance(value, Tensor):
+            op, whole = self._per_example(op, value)
+        node = Node(unique, op, arguments, tuple(int(s) for s in whole), varies, target)
+        self.nodes.append(node)
+        self.known[unique] = node
+        self.names[source] = unique
+        return unique
+
+    def _per_example(self, op: str, value: Tensor) -> tuple[str, tuple]:
+        whole = tuple(value.shape)
+        if value.is_floating_point() and value.dtype != torch.float64:
+            raise NotCertified(f"{str(value.dtype).removeprefix('torch.')} arithmetic inside the module, at {op}")
+        if not whole or _multiple(whole[0], self.size) != Batch(1):
+            raise NotCertified(f"operation {op} mixes examples")
+        if any(not isinstance(s, int) and not _is_number(s) for s in whole[1:]):
+            raise NotCertified(f"operation {op} makes a feature axis that depends on the number of examples")
+        return op, whole[1:]
+
+    def operation(self, node) -> None:
+        op, target = _op_name(node)
+        value = node.meta.get("val")
+        if isinstance(value, (int, torch.SymInt)) or op in ("sym_size", "sym_numel"):
+            return  # a size; read off where it is used
+        arguments = self._arguments(node)
+        source = node.args[0] if node.args and isinstance(node.args[0], torch.fx.Node) else None
+        if source is not None and op in ALIASES and self._is_copy(node, source, arguments):
+            self.names[node] = self.names[source]
+            return
+        if op == "getitem" and source is not None:
+            op, arguments = self._piece(node, source, arguments)
+        varies = any(self.known[name].varies for name in references(arguments.values()))
+        if op in RESHAPES:
+            op, arguments = "reshape", {"input": arguments["input"]}
+        self.add(node, op, op, arguments, varies, target)
+
+    def _is_copy(self, node, source, arguments: dict) -> bool:
+        if arguments.get("train"):
+            return False
+        here, before = node.meta.get("val"), source.meta.get("val")
+        same = here.dtype == before.dtype or (before.is_floating_point() and here.dtype == torch.float64)
+        return same and here.shape == before.shape
+
+    def _piece(self, node, source, arguments: dict) -> tuple[str, dict]:
+        """An element of a tuple-valued node: pieces of a split become slices, pieces of unbind selections."""
+        op, _ = _op_name(source)
+        whole = self._arguments(source)
+        index = int(arguments["index"])
+        if op == "unbind":
+            return "select", {"input": whole["input"], "dim": whole["dim"], "index": index}
+        if op not in SPLITS:
+            return "getitem", arguments
+        dim = int(whole["dim"])
+        lengths = [piece.shape[dim] for piece in source.meta["val"]]
+        if any(not isinstance(n, int) for n in lengths):
+            raise NotCertified(f"operation {op} mixes examples")
+        start = sum(lengths[:index])
+        return "slice", {"input": whole["input"], "dim": dim, "start": start, "end": start + lengths[index], "step": 1}
+
+    def _arguments(self, node) -> dict[str, object]:
+        schema = getattr(node.target, "_schema", None)
+        if schema is None:
+            return dict(zip(("input", "index"), (self._plain(a) for a in node.args)))
+        named = {}
+        for position, argument in enumerate(schema.arguments):
+            name = "input" if argument.name == "self" else argument.name
+            if position < len(node.args):
+                named[name] = self._plain(node.args[position])
+            elif argument.name in node.kwargs:
+                named[name] = self._plain(node.kwargs[argument.name])
+            else:
+                named[name] = self._plain(argument.default_value if argument.has_default_value() else None)
+        return named
+
+    def _plain(self, value: object) -> object:
+        if isinstance(value, (list, tuple)):
+            return tuple(self._plain(v) for v in value)
+        if isinstance(value, torch.fx.Node):
+            size = value.meta.get("val")
+            if isinstance(size, (int, torch.SymInt)):
+                return _multiple(size, self.size)
+            return Ref(self.names.get(value, value.name))
+        return value
+
+
+def _multiple(size: object, batch: int | None) -> "int | Batch":
+    """A size as a plain integer, or as a multiple of the number of examples."""
+    if isinstance(size, int):
+        return Batch(1) if batch is not None and size == batch else size
+    expression = size.node.expr
+    at = lambda count: int(expression.subs({s: count for s in expression.free_symbols}))
+    if not expression.free_symbols:
+        return int(expression)
+    if at(2) * 3 == at(3) * 2 and at(2) * 7 == at(7) * 2 and at(2) % 2 == 0:
+        return Batch(at(2) // 2)
+    raise NotCertified("a size inside the module is no multiple of the number of examples")
+
+
+def _is_number(size: object) -> bool:
+    return isinstance(size, torch.SymInt) and not size.node.expr.free_symbols
+
+
+def _batch_size(program) -> int | None:
+    """The batch size a program is tied to, None if it is free."""
+    names = {s.arg.name for s in program.graph_signature.input_specs if s.kind.name == "USER_INPUT"}
+    placeholders = [n for n in program.graph.nodes if n.op == "placeholder" and n.name in names]
+    fixed = [n.meta["val"].shape[0] for n in placeholders if isinstance(n.meta["val"].shape[0], int)]
+    return fixed[0] if fixed else None
+
+
+def _living(nodes: list[Node], output: str) -> tuple[Node, ...]:
+    """Without the nodes that the output does not need; inputs stay."""
+    needed = {output}
+    for node in reversed(nodes):
+        if node.name in needed:
+            needed.update(node.sources)
+    return tuple(n for n in nodes if n.name in needed or n.op == "input")
+
+
+def _canonical_names(module: object) -> dict[str, str]:
+    """Every name of a parameter -> the one that ``named_parameters`` gives it (tied parameters have several)."""
+    if not isinstance(module, nn.Module):
+        return {}
+    first = {id(value): name for name, value in module.named_parameters()}
+    return {name: first[id(value)] for name, value in module.named_parameters(remove_duplicate=False)}
+
+
+def _op_name(node) -> tuple[str, str]:
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload):
+        space, name = target._schema.name.split("::")
+        return (name if space == "aten" else f"{space}.{name}"), str(target)
+    name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
+    return name, ""
+
+
+def _in_place(node) -> bool:
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    return node.target._schema.is_mutable and _op_name(node)[0] not in ALIASES
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Export talks to warnings and to several loggers; none of it helps somebody who asked for a certificate."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
