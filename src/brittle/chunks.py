@@ -1,0 +1,149 @@
+"""One unit of work: all questions about one model on one chunk of examples, answered and written."""
+
+import gc
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from brittle.errors import InputError
+from brittle.laws import Law
+from brittle.network import Network
+from brittle.problem import Problem
+from brittle.records import COLUMNS, Part, Plan
+from brittle.region import Ball, Region
+from brittle.results import Bracket
+from brittle.rows import (
+    bracket_columns,
+    clean_columns,
+    clean_points,
+    identity_columns,
+    join_columns,
+    proof_arrays,
+    witness_points,
+)
+from brittle.spec import Specification
+from brittle.store import write_part
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What every worker holds: the folder, the plan, and the models and data that the plan describes."""
+
+    folder: Path
+    plan: Plan
+    models: Mapping[str, Network]
+    x: Tensor | Mapping[str, Tensor]
+    labels: Tensor
+    regions: Mapping[str, Region]
+    laws: Mapping[str, Mapping[str, Law]]
+    spec: Specification | None
+
+    def inputs(self, at: Tensor) -> Tensor | dict[str, Tensor]:
+        """The inputs of the examples ``at``."""
+        pick = lambda value: value[at.to(value.device)]
+        return pick(self.x) if isinstance(self.x, Tensor) else {name: pick(value) for name, value in self.x.items()}
+
+    def problem(self, model: str, at: Tensor, region: Ball | Region | None = None) -> Problem:
+        """The question about the examples ``at``, which keep their global numbers."""
+        network = self.models[model]
+        spec = None if self.spec is None else self.spec.take(at)
+        labels = self.labels[at.to(self.labels.device)]
+        return Problem(network.original, self.inputs(at), labels, region, spec, index=at, network=network)
+
+    def move(self, question: str, name: str) -> Region:
+        """The region of a question; for a law, balls of radius 0 on the leaves that it moves."""
+        if question == "radius":
+            return self.regions[name]
+        return {leaf: Ball(p=2, radius=0.0) for leaf in self.laws[name]}
+
+
+def answer(job: Job, problem: Problem, question: str, name: str) -> Bracket:
+    """One question put to the methods."""
+    plan = job.plan
+    if question == "radius":
+        from brittle.questions.radius import radius
+
+        return radius(problem, effort=plan.effort, ends="both", seed=plan.seed)
+    from brittle.questions.probability import probability
+
+    return probability(problem, job.laws[name], effort=plan.effort, seed=plan.seed, level=plan.level)
+
+
+def work(job: Job, part: Part) -> str:
+    """Answer every question about one part and write it. Returns the part's name."""
+    at = torch.arange(part.start, part.stop)
+    started = time.perf_counter()
+    clean = in_memory(lambda some: clean_columns(job.problem(part.model, some)), at, join_columns)
+    points = clean_points(job.inputs(at))
+    rows: dict[str, list] = {name: [] for name in COLUMNS}
+    proofs, seconds = {}, {}
+    for question, name in job.plan.questions():
+        region = job.move(question, name)
+        ask = lambda some, q=question, n=name, r=region: answer(job, job.problem(part.model, some, r), q, n)
+        bracket = in_memory(ask, at, Bracket.join)
+        seconds[f"{question}/{name}"] = bracket.cost.seconds
+        columns = {**identity_columns(part, question, name), **clean, **bracket_columns(bracket)}
+        for column, values in rows.items():
+            values.extend(columns[column])
+        points |= witness_points(bracket, f"{question}/{name}")
+        proofs |= proof_arrays(bracket, f"{question}/{name}")
+    timings = {"examples": len(at), "questions": seconds, "seconds": time.perf_counter() - started}
+    write_part(job.folder, part, rows, points, proofs, timings)
+    return part.name
+
+
+def in_memory(ask: Callable[[Tensor], Result], at: Tensor, join: Callable[[Sequence[Result]], Result]) -> Result:
+    """``ask(at)``; where memory runs out, the same in micro-batches half as large, joined.
+
+    Examples do not influence each other and keep their identities, so only the cost of a failed try is lost.
+    Errors: InputError where a single example does not fit.
+    """
+    size, start, parts = len(at), 0, []
+    while start < len(at):
+        try:
+            parts.append(ask(at[start : start + size]))
+            start += size
+            continue
+        except (RuntimeError, MemoryError) as reason:
+            if not _is_out_of_memory(reason):
+                raise
+            if min(size, len(at) - start) == 1:
+                do = "use a machine with more memory, a smaller effort, or fewer moving leaves"
+                raise InputError("memory", "room for one example", str(reason)[:200], do) from reason
+        size = max(1, min(size, len(at) - start) // 2)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return parts[0] if len(parts) == 1 else join(parts)
+
+
+def examine(job: Job) -> None:
+    """Pass every example through every model once and check every region and law, so that bad input costs nothing else."""
+    for network in job.models.values():
+        first = torch.arange(1)
+        alone = Problem(network.original, job.inputs(first), job.labels[:1], None, index=first, network=network)
+        if job.spec is not None:
+            job.spec.check(job.labels, alone.clean_logits().shape[1])
+    for part in job.plan.parts():
+        at = torch.arange(part.start, part.stop)
+        in_memory(lambda some, p=part: _examine(job, p.model, some), at, lambda parts: None)
+
+
+def _examine(job: Job, model: str, at: Tensor) -> None:
+    problem = job.problem(model, at)
+    for question, name in job.plan.questions():
+        problem.within(job.move(question, name))
+
+
+def _is_out_of_memory(reason: Exception) -> bool:
+    if isinstance(reason, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(reason).lower()
+    return "out of memory" in text or "can't allocate" in text or "not enough memory" in text

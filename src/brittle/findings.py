@@ -1,0 +1,52 @@
+"""What an audit records beside the brackets: the health of the measurement, and why the network is brittle."""
+
+import time
+
+import torch
+
+from brittle.chunks import Job
+from brittle.discovery import method
+from brittle.errors import InputError, NotCertified
+from brittle.files import write_json
+from brittle.records import Explanation
+from brittle.results import Finding
+
+DIAGNOSED = (
+    64  # examples per diagnostic, the first of the data: folklore, enough for shares and medians, cheap everywhere
+)
+
+
+def explain(job: Job, what: Explanation) -> str:
+    """Run one diagnostic on one model and record its Finding. Returns the name of the record.
+
+    A diagnostic asks about the first region (without any: a ball of radius 0). One that refuses the model leaves a note,
+    one that fails leaves a doubt; neither ends the audit.
+    """
+    started = time.perf_counter()
+    at = torch.arange(min(DIAGNOSED, job.plan.count))
+    name = next(iter(job.plan.questions()))
+    try:
+        problem = job.problem(what.model, at, job.move(*name))
+        finding = method("diagnostics", what.method)(problem, seed=job.plan.seed)
+    except (NotCertified, InputError) as reason:
+        finding = Finding(what.method, f"{what.method}: not applicable", note=str(reason))
+    except Exception as reason:  # a third party's diagnostic must not cost the brackets
+        text = f"{type(reason).__name__}: {reason}"
+        finding = Finding(
+            what.method,
+            f"{what.method}: failed",
+            note=text,
+            doubt=f"the diagnostic {what.method} failed ({text}); report it to its authors, the brackets do not depend on it",
+            consequence="warn",
+        )
+    write_json(job.folder / "timings" / f"{what.name}.json", {"seconds": time.perf_counter() - started})
+    write_json(job.folder / "findings" / f"{what.name}.json", finding.facts())
+    return what.name
+
+
+def before_checks(job: Job) -> dict[str, list[dict]]:
+    return {}
+
+
+def after_checks(job: Job) -> dict[str, list[dict]]:
+    return {}

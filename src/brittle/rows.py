@@ -1,0 +1,102 @@
+"""Answers as rows and arrays: plain columns for the samples, NumPy arrays for points and proofs."""
+
+from collections.abc import Mapping, Sequence
+from math import isnan
+
+import torch
+from torch import Tensor
+
+from brittle.problem import Problem
+from brittle.records import Part
+from brittle.results import Bracket, Witness
+from brittle.spec import Threshold, margin
+
+
+def clean_columns(problem: Problem) -> dict[str, list]:
+    """Label, prediction and margin at the clean point."""
+    logits = problem.clean_logits()
+    spec, labels = problem.spec, problem.labels
+    if isinstance(spec, Threshold):
+        predicted = (logits[:, 0] > spec.threshold).long()
+    else:
+        predicted = logits.argmax(1)
+    margins = margin(spec.rows(logits, labels), spec.rank)
+    return {
+        "example": problem.index.tolist(),
+        "label": labels.tolist(),
+        "predicted": predicted.tolist(),
+        "clean_margin": _numbers(margins),
+    }
+
+
+def join_columns(parts: Sequence[dict[str, list]]) -> dict[str, list]:
+    return {name: [v for part in parts for v in part[name]] for name in parts[0]}
+
+
+def identity_columns(part: Part, question: str, name: str) -> dict[str, list]:
+    count = part.stop - part.start
+    return {"model": [part.model] * count, "question": [question] * count, "name": [name] * count}
+
+
+def bracket_columns(bracket: Bracket) -> dict[str, list]:
+    count = len(bracket)
+    nothing = [None] * count
+    columns = {
+        "lower": _numbers(bracket.lower),
+        "lower_kind": list(bracket.kinds.lower),  # type: ignore[call-overload]
+        "lower_method": list(bracket.methods.lower),  # type: ignore[call-overload]
+        "upper": _numbers(bracket.upper),
+        "upper_kind": list(bracket.kinds.upper),  # type: ignore[call-overload]
+        "upper_method": list(bracket.methods.upper),  # type: ignore[call-overload]
+        "status": list(bracket.status),
+        "estimate": nothing if bracket.estimate is None else _numbers(bracket.estimate),
+        "interval_lower": nothing if bracket.interval is None else _numbers(bracket.interval[:, 0]),
+        "interval_upper": nothing if bracket.interval is None else _numbers(bracket.interval[:, 1]),
+        "forward": [float(bracket.cost.forward)] * count,
+        "backward": [float(bracket.cost.backward)] * count,
+    }
+    return {**columns, **_witness_columns(bracket.witness, count)}
+
+
+def _witness_columns(witness: Witness | None, count: int) -> dict[str, list]:
+    nothing = [None] * count
+    if witness is None:
+        return {"found": nothing, "witness_margin": nothing, "witness_margin64": nothing}
+    stored = [status in ("found", "rounding-only", "misclassified") for status in witness.status]
+    only = lambda values: [v if s else None for v, s in zip(values, stored, strict=True)]
+    exact = witness.margin if witness.margin64 is None else witness.margin64
+    return {
+        "found": [bool(f) for f in witness.found.tolist()],
+        "witness_margin": only(_numbers(witness.margin)),
+        "witness_margin64": only(_numbers(exact)),
+    }
+
+
+def clean_points(x: Tensor | Mapping[str, Tensor]) -> dict:
+    if isinstance(x, Tensor):
+        return {"clean/x": _array(x)}
+    return {f"clean/x.{name}": _array(value) for name, value in x.items()}
+
+
+def witness_points(bracket: Bracket, prefix: str) -> dict:
+    if bracket.witness is None:
+        return {}
+    return {f"{prefix}/{leaf}": _array(value) for leaf, value in bracket.witness.point.items()}
+
+
+def proof_arrays(bracket: Bracket, prefix: str) -> dict:
+    if bracket.proof is None:
+        return {}
+    arrays = {f"{prefix}/{name}": _array(value) for name, value in bracket.proof.arrays.items()}
+    return {f"{prefix}/scale": _array(bracket.proof.scale), **arrays}
+
+
+def _numbers(values: Tensor) -> list[float | None]:
+    """Plain numbers; what is not a number is missing."""
+    return [None if isnan(v) else v for v in values.detach().to(torch.float64).cpu().tolist()]
+
+
+def _array(value: Tensor):
+    """A NumPy array of its own memory; bfloat16, which NumPy lacks, as float32, which holds it exactly."""
+    value = value.detach().cpu()
+    return (value.float() if value.dtype == torch.bfloat16 else value).contiguous().numpy()
