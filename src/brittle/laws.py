@@ -13,11 +13,16 @@ from brittle.errors import InputError
 
 
 class Law(Protocol):
-    """A noise law: ``draw`` gives one change of the given shape in float64; ``clip`` is the range or None."""
+    """A noise law of one leaf.
+
+    ``draws`` gives independent changes (count, *shape) in float64, ``draw`` one of them; ``support`` is (p, radius) of the
+    smallest ball that holds every draw; ``clip`` is the range that the perturbed leaf is clipped to, or None.
+    """
 
     @property
     def clip(self) -> tuple[float, float] | None: ...
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor: ...
+    def draws(self, count: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor: ...
     def scaled(self, factor: float) -> "Law": ...
     def clipped(self, low: float, high: float) -> "Law": ...
     def support(self) -> tuple[float, float]: ...
@@ -40,7 +45,10 @@ class Gaussian:
         _range("Gaussian.clip", self.clip)
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        return self.sigma * torch.randn(shape, generator=generator, dtype=torch.float64)
+        return self.draws(1, shape, generator)[0]
+
+    def draws(self, count: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        return self.sigma * torch.randn((count, *shape), generator=generator, dtype=torch.float64)
 
     def scaled(self, factor: float) -> "Gaussian":
         return replace(self, sigma=self.sigma * factor)
@@ -70,7 +78,10 @@ class UniformBall:
         _range("UniformBall.clip", self.clip)
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        return self.radius * norms.uniform_ball(shape, self.p, generator)
+        return self.draws(1, shape, generator)[0]
+
+    def draws(self, count: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        return self.radius * norms.uniform_ball(shape, self.p, generator, count)
 
     def scaled(self, factor: float) -> "UniformBall":
         return replace(self, radius=self.radius * factor)
@@ -83,25 +94,57 @@ class UniformBall:
         return self.p, self.radius
 
     def facts(self) -> dict[str, object]:
-        return {"law": "UniformBall", "radius": self.radius, "p": "inf" if self.p == inf else self.p, "clip": self.clip}
+        return {
+            "law": "UniformBall",
+            "radius": self.radius,
+            "p": "inf" if self.p == inf else self.p,
+            "clip": self.clip,
+        }
 
 
 @dataclass(frozen=True)
-class UniformSphere(UniformBall):
-    """Uniform on the surface of the l_p ball: every draw has exactly that norm."""
+class UniformSphere:
+    """Uniform on the surface of the l_p ball, p in {1, 2, inf}: every draw has exactly that norm, up to rounding."""
+
+    radius: float
+    p: float = 2
+    clip: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        _positive("UniformSphere.radius", self.radius)
+        _norm("UniformSphere.p", self.p)
+        _range("UniformSphere.clip", self.clip)
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        return self.radius * norms.uniform_sphere(shape, self.p, generator)
+        return self.draws(1, shape, generator)[0]
+
+    def draws(self, count: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        return self.radius * norms.uniform_sphere(shape, self.p, generator, count)
+
+    def scaled(self, factor: float) -> "UniformSphere":
+        return replace(self, radius=self.radius * factor)
+
+    def clipped(self, low: float, high: float) -> "UniformSphere":
+        return replace(self, clip=(low, high))
+
+    def support(self) -> tuple[float, float]:
+        """(p, radius) of the smallest ball that holds every draw."""
+        return self.p, self.radius
 
     def facts(self) -> dict[str, object]:
-        return {**super().facts(), "law": "UniformSphere"}
+        return {
+            "law": "UniformSphere",
+            "radius": self.radius,
+            "p": "inf" if self.p == inf else self.p,
+            "clip": self.clip,
+        }
 
 
 def as_laws(law: "Law | Mapping[str, Law]") -> dict[str, Law]:
     """Laws by leaf; a lone law moves the input ``"x"``."""
     laws = dict(law) if isinstance(law, Mapping) else {"x": law}
     for name, value in laws.items():
-        if not (hasattr(value, "draw") and hasattr(value, "facts")):
+        if not all(hasattr(value, part) for part in ("draws", "support", "facts")):
             raise InputError(
                 f"law of {name!r}", "a noise law", type(value).__name__, "write for example bt.Gaussian(0.1)"
             )

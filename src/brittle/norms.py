@@ -144,29 +144,32 @@ def _support_count(a: Tensor, size: Tensor, radius: Tensor, down: Tensor | None,
     return torch.where(count < radius.floor()[:, None], gain, 0.0).sum(-1)
 
 
-def uniform_sphere(shape: tuple[int, ...], p: float, generator: torch.Generator) -> Tensor:
-    """One draw from the cone measure of the unit l_p sphere, p in {1, 2, inf}; uniform on the sphere for p = 1, 2, inf.
+def uniform_sphere(shape: tuple[int, ...], p: float, generator: torch.Generator, count: int | None = None) -> Tensor:
+    """Draws from the cone measure of the unit l_p sphere, which for p in {1, 2, inf} is the uniform one.
 
-    Schechtman and Zinn: |g_i|^p ~ Gamma(1/p), divided by its own norm.
+    Returns one draw of the given shape, or (count, *shape). Schechtman and Zinn: |g_i|^p ~ Gamma(1/p), divided by its own
+    norm; p = inf: uniform in the cube, then one coordinate chosen at random moves to its face.
     """
+    size = (1 if count is None else count, torch.Size(shape).numel())
     if p == inf:
-        cube = 2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1
-        flat_cube = cube.reshape(-1)
-        face = torch.randint(flat_cube.numel(), (1,), generator=generator)
-        flat_cube[face] = torch.where(flat_cube[face] < 0, -1.0, 1.0)
-        return cube
-    if p == 2:
-        draw = torch.randn(shape, generator=generator, dtype=torch.float64)
-        return draw / torch.linalg.vector_norm(draw)
-    uniform = torch.rand((2, *shape), generator=generator, dtype=torch.float64)
-    draw = -uniform[0].clamp_min(1e-300).log() * torch.where(uniform[1] < 0.5, -1.0, 1.0)
-    return draw / draw.abs().sum()
+        draws = 2 * torch.rand(size, generator=generator, dtype=torch.float64) - 1
+        face = torch.randint(size[1], (size[0], 1), generator=generator)
+        draws.scatter_(1, face, torch.where(draws.gather(1, face) < 0, -1.0, 1.0).to(torch.float64))
+    elif p == 2:
+        draws = torch.randn(size, generator=generator, dtype=torch.float64)
+        draws /= norm(draws, 2)[:, None]
+    else:
+        uniform = torch.rand((2, *size), generator=generator, dtype=torch.float64)
+        draws = -uniform[0].clamp_min(1e-300).log() * torch.where(uniform[1] < 0.5, -1.0, 1.0)
+        draws /= norm(draws, 1)[:, None]
+    return draws.reshape(shape if count is None else (count, *shape))
 
 
-def uniform_ball(shape: tuple[int, ...], p: float, generator: torch.Generator) -> Tensor:
-    """One uniform draw from the unit l_p ball, p in {1, 2, inf}."""
+def uniform_ball(shape: tuple[int, ...], p: float, generator: torch.Generator, count: int | None = None) -> Tensor:
+    """Uniform draws from the unit l_p ball, p in {1, 2, inf}: one of the given shape, or (count, *shape)."""
+    whole = shape if count is None else (count, *shape)
     if p == inf:
-        return 2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1
-    dimension = torch.Size(shape).numel()
-    radius = torch.rand((), generator=generator, dtype=torch.float64) ** (1 / dimension)
-    return radius * uniform_sphere(shape, p, generator)
+        return 2 * torch.rand(whole, generator=generator, dtype=torch.float64) - 1
+    length = torch.rand(whole[: len(whole) - len(shape)], generator=generator, dtype=torch.float64)
+    direction = uniform_sphere(shape, p, generator, count)
+    return length.reshape(*length.shape, *[1] * len(shape)) ** (1 / torch.Size(shape).numel()) * direction
