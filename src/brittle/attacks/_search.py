@@ -47,7 +47,6 @@ class Tracker:
     point: dict[str, Tensor]
     value: Tensor
     broken: Tensor
-    clean: Tensor | None = None
 
     @staticmethod
     def of(problem: Problem, answers: str) -> "Tracker":
@@ -73,6 +72,20 @@ class Tracker:
         for leaf, best in self.point.items():
             self.point[leaf] = torch.where(norms.spread(better, best), point[leaf], best)
         return margins
+
+    def join(self, other: "Tracker") -> None:
+        """Take over what another tracker of the same examples has seen better."""
+        better = other.value < self.value
+        self.broken |= other.broken
+        self.value = torch.where(better, other.value, self.value)
+        self.point = {k: torch.where(norms.spread(better, v), other.point[k], v) for k, v in self.point.items()}
+
+    def nearest(self, count: int) -> "Tracker":
+        """The best of each example, where every one of ``count`` examples had the same number of neighbouring rows here."""
+        lanes = self.value.reshape(count, -1)
+        at = lanes.argmin(1) + lanes.shape[1] * torch.arange(count, device=lanes.device)
+        point = {k: v[at] for k, v in self.point.items()}
+        return Tracker(self.problem, self.answers, point, self.value[at], self.broken.reshape(count, -1).any(1))
 
 
 def random_point(problem: Problem, seed: int, *path: int | str) -> dict[str, Tensor]:

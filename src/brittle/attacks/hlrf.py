@@ -1,0 +1,133 @@
+"""Nearest failure by repeated linearisation (Hasofer, Lind, Rackwitz, Fiessler), one run for each likely rival."""
+
+from math import inf
+
+import torch
+from torch import Tensor
+
+from brittle import norms
+from brittle.about import EVERY_NORM, About
+from brittle.attacks._search import Tracker, radius_witness, searchable, sizes
+from brittle.boundary import Room, nearest_change, rooms
+from brittle.errors import InputError
+from brittle.problem import Point, Problem
+from brittle.results import Witness
+
+ABOUT = About(
+    promise="a point at which the property fails; the nearest one may be nearer",
+    reference="Rackwitz and Fiessler, Computers and Structures 1978; with a range: Croce and Hein (FAB), ICML 2020",
+    norms=EVERY_NORM,
+    answers="radius",
+    cost="about 70 forward and 50 backward at the default stages",
+    effort="quick",
+)
+
+OVERSHOOT = (
+    0.1,
+    1e-3,
+)  # how far beyond zero the rows are aimed, in clean margins: first and last step (measured on digits)
+
+
+def hlrf(
+    problem: Problem,
+    *,
+    seed: int = 0,
+    start: Point | None = None,
+    stages: tuple[tuple[int, int], ...] = ((9, 2), (4, 4), (2, 6)),
+) -> Witness:
+    """Search the point of smallest scale at which the property fails.
+
+    Every row of the specification has a run of its own. At the iterate z the row f is linearised and the change v of smallest
+    scale with ``f(z) + <grad f(z), c + v - z> = -overshoot`` is computed exactly, in the norms of the region and inside its ranges
+    (:func:`brittle.boundary.nearest_change`); z then moves towards c + v, at first all the way, at last a tenth of it. The
+    overshoot falls along. Runs that look far are dropped from stage to stage. On affine rows the first step is optimal.
+
+    Guarantee: the witness violates the property where ``found``; every query counts, and the best one is shortened to the
+    boundary. Deterministic: ``seed`` is not used.
+
+    start   a point by leaf at which the runs begin (default: the clean point)
+    stages  (rivals, steps) one after the other: how many rows per example are followed, for how many steps each. Specifications
+            with ``rank`` above 1 follow the margin itself, in one run.
+
+    >>> from torch import nn
+    >>> from brittle import Ball, Problem
+    >>> model = nn.Linear(2, 2)
+    >>> with torch.no_grad():
+    ...     _ = model.weight.copy_(torch.tensor([[3.0, -4.0], [0.0, 0.0]])), model.bias.zero_()
+    >>> problem = Problem(model, torch.tensor([[1.0, 0.0]]), torch.tensor([0]), Ball(p=2, radius=1.0))
+    >>> round(float(hlrf(problem).size), 4)  # 3 / 5
+    0.6
+    """
+    if not stages or any(rivals < 1 or steps < 1 for rivals, steps in stages):
+        raise InputError(
+            "hlrf.stages", "pairs (rivals, steps) of positive integers", stages, "for example ((9, 2), (2, 8))"
+        )
+    search = searchable(problem)
+    with torch.no_grad():
+        clean = search.rows()
+    tracker = Tracker.of(search, "radius")
+    tracker.see(search.centre, clean)
+    point = search.centre if start is None else {k: v.to(search.centre[k].dtype) for k, v in start.items()}
+    tracker.join(race(search, clean, point, stages))
+    return radius_witness(problem, tracker, "hlrf")
+
+
+def race(problem: Problem, clean: Tensor, point: Point, stages: tuple[tuple[int, int], ...]) -> Tracker:
+    """Follow ``stages[0][0]`` rows per example from ``point``, fewer from stage to stage; the tracker of all that was seen, by example."""
+    count, rivals = len(problem), min(stages[0][0], clean.shape[1]) if problem.spec.rank == 1 else 1
+    rows = clean.topk(rivals, 1, largest=False).indices
+    if problem.spec.rank > 1:
+        rows = clean.argsort(1)[:, problem.spec.rank - 1 :][:, :1]
+    lane = torch.arange(count).repeat_interleave(rivals)  # which example a run belongs to
+    tiled = problem.take(lane)
+    state = {k: v[lane.to(v.device)] for k, v in point.items()}
+    row, aim = rows.reshape(-1), clean.gather(1, rows).reshape(-1)
+    done, total = 0, sum(steps for _, steps in stages)
+    best = Tracker.of(problem, "radius")
+    for stage, (_, steps) in enumerate(stages):
+        tracker = Tracker.of(tiled, "radius")
+        state, score = _run(tiled, tracker, state, row, aim, range(done, done + steps), total)
+        done += steps
+        best.join(tracker.nearest(count))
+        if stage + 1 < len(stages):
+            rivals, kept = min(rivals, stages[stage + 1][0]), rivals
+            chosen = score.reshape(count, kept).topk(rivals, 1, largest=False).indices.cpu()
+            at = (chosen + kept * torch.arange(count)[:, None]).reshape(-1)
+            tiled, row, aim = tiled.take(at), row[at.to(row.device)], aim[at.to(aim.device)]
+            state = {k: v[at.to(v.device)] for k, v in state.items()}
+    return best
+
+
+def _run(
+    problem: Problem, tracker: Tracker, point: Point, row: Tensor, aim: Tensor, steps: range, total: int
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Step on; returns the iterates and, as the score of each run, its smallest size so far or else the linear prediction."""
+    centre, room, point = problem.centre, rooms(problem), dict(point)
+    predicted = torch.full((len(problem),), inf, dtype=torch.float64, device=problem.device)
+    first, last = OVERSHOOT
+    for k in steps:
+        left = 1 - k / total
+        change = _nearest(problem, tracker, point, row, aim * (first * left + last), room)
+        predicted = sizes(problem, {leaf: centre[leaf] + change[leaf] for leaf in centre}).double()
+        pace = 0.1 + 0.9 * left
+        point = {leaf: v + pace * (centre[leaf] + change[leaf] - v) for leaf, v in point.items()}
+    with torch.no_grad():
+        tracker.see(point, problem.rows(point))
+    return point, torch.where(tracker.found, tracker.value, predicted)
+
+
+def _nearest(
+    problem: Problem, tracker: Tracker, point: Point, row: Tensor, overshoot: Tensor, room: dict[str, Room]
+) -> dict[str, Tensor]:
+    """Query the iterate and solve its linearisation; the zero change where the gradient is not finite."""
+    single = problem.spec.rank == 1
+    objective = (lambda rows: rows.gather(1, row[:, None])[:, 0]) if single else None
+    rows, gradient = problem.gradient(point, objective)
+    margins = tracker.see(point, rows)
+    value = rows.gather(1, row[:, None])[:, 0] if single else margins
+    finite = torch.stack([norms.flat(g).isfinite().all(1) for g in gradient.values()]).all(0)
+    tracker.broken |= ~finite
+    moved = sum((norms.flat(g) * norms.flat(point[leaf] - problem.centre[leaf])).sum(1) for leaf, g in gradient.items())
+    gap = torch.where(finite, value - moved + overshoot, 0.0).clamp_min(0)
+    descent = {leaf: -g.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) for leaf, g in gradient.items()}
+    return nearest_change(problem, descent, gap, room)
