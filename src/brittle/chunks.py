@@ -127,13 +127,17 @@ def in_memory(ask: Callable[[Tensor], Result], at: Tensor, join: Callable[[Seque
 def examine(job: Job) -> None:
     """Pass every example through every model once and check every region and law, so that bad input costs nothing else."""
     for network in job.models.values():
-        first = torch.arange(1)
-        alone = Problem(network.original, job.inputs(first), job.labels[:1], None, index=first, network=network)
+        outputs = in_memory(lambda at, n=network: _outputs(job, n, at), torch.arange(1), list)
         if job.spec is not None:
-            job.spec.check(job.labels, alone.clean_logits().shape[1])
+            job.spec.check(job.labels, outputs)
     for part in job.plan.parts():
         at = torch.arange(part.start, part.stop)
         in_memory(lambda some, p=part: _examine(job, p.model, some), at, lambda parts: None)
+
+
+def _outputs(job: Job, network: Network, at: Tensor) -> int:
+    problem = Problem(network.original, job.inputs(at), job.labels[at.to(job.labels.device)], index=at, network=network)
+    return problem.clean_logits().shape[1]
 
 
 def _examine(job: Job, model: str, at: Tensor) -> None:
