@@ -127,7 +127,7 @@ def in_memory(ask: Callable[[Tensor], Result], at: Tensor, join: Callable[[Seque
 def examine(job: Job) -> None:
     """Pass every example through every model once and check every region and law, so that bad input costs nothing else."""
     for network in job.models.values():
-        outputs = in_memory(lambda at, n=network: _outputs(job, n, at), torch.arange(1), list)
+        outputs = in_memory(lambda at, n=network: _outputs(job, n, at), torch.arange(1), lambda parts: parts[0])
         if job.spec is not None:
             job.spec.check(job.labels, outputs)
     for part in job.plan.parts():

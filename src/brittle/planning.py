@@ -32,7 +32,7 @@ def named_models(module: Callable | Mapping[str, Callable]) -> dict[str, Network
     return {check_name("model name", name): Network(value) for name, value in models.items()}
 
 
-def named_regions(regions: Mapping[str, Ball | Region]) -> dict[str, Region]:
+def named_regions(regions: Mapping[str, Ball | Region]) -> dict[str, dict[str, Ball]]:
     """Every region as balls by leaf. An audit asks about each example, so a shared change is refused."""
     named = {check_name("region name", name): as_region(region) for name, region in regions.items()}
     for name, region in named.items():

@@ -16,6 +16,7 @@ def clean_columns(problem: Problem) -> dict[str, list]:
     """Label, prediction and margin at the clean point."""
     logits = problem.clean_logits()
     spec, labels = problem.spec, problem.labels
+    assert spec is not None and problem.index is not None  # a Problem fills them in
     if isinstance(spec, Threshold):
         predicted = (logits[:, 0] > spec.threshold).long()
     else:

@@ -24,7 +24,7 @@ from brittle.store import Run, checks_done, damage, load_run, read_finding
 from brittle.validation import as_labels, check_inputs
 
 CHECKS = "checks.json"
-ENVIRONMENT = ("numpy", "scipy", "polars", "safetensors")  # besides Python, torch and brittle
+ENVIRONMENT = ("torch", "numpy", "scipy", "polars", "safetensors")  # what has a hand in the records
 
 
 def audit(
@@ -75,6 +75,7 @@ def audit(
     full disk. Nothing is left behind by a call that was refused.
 
     >>> import tempfile
+    >>> import torch
     >>> model, x, labels = torch.nn.Linear(2, 2), torch.rand(3, 2), torch.tensor([0, 1, 0])
     >>> options = {"effort": "quick", "checks": False, "diagnostics": [], "progress": False, "report": None}
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -144,11 +145,17 @@ def _begin(job: Job, sources: Mapping[str, object]) -> None:
         "schema": SCHEMA,
         "key": job.plan.key,
         "plan": job.plan.facts(),
-        "environment": {"python": platform.python_version(), **{name: version(name) for name in ENVIRONMENT}},
+        "environment": _environment(),
         "sources": plain(sources),
     }
     write_json(job.folder / "run.json", facts)
     write_json(job.folder / CHECKS, {"before": checks, "after": None})
+
+
+def _environment() -> dict[str, str]:
+    """Versions; never where or when."""
+    system = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
+    return {**system, **{name: version(name) for name in ENVIRONMENT}}
 
 
 def _finish_checks(job: Job) -> bool:

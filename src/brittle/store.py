@@ -147,7 +147,7 @@ class Run:
     def accuracy(self, model: str, name: str, scales: Sequence[float]) -> tuple[list[float], list[float]]:
         """Certified and attacked accuracy when the region is multiplied by each scale: shares with lower, upper > scale."""
         rows = self.brackets(model, name)
-        share = lambda end, scale: float((rows[end] > scale).mean() or 0.0)
+        share = lambda end, scale: _share(rows[end] > scale)
         return [share("lower", s) for s in scales], [share("upper", s) for s in scales]
 
     def summary(self) -> list[dict[str, object]]:
@@ -262,12 +262,16 @@ def _read_tensors(file: Path) -> "dict[str, numpy.ndarray]":
         ) from None
 
 
+def _share(hits: "polars.Series") -> float:
+    return int(hits.sum()) / max(len(hits), 1)
+
+
 def _summary(run: Run, question: str, model: str, name: str) -> dict[str, object]:
     rows = run.brackets(model, name)
     mean = lambda column: rows[column].mean()
     common = {
         "count": len(rows),
-        "clean_accuracy": float((rows["clean_margin"] > 0).mean() or 0.0),
+        "clean_accuracy": _share(rows["clean_margin"] > 0),
         "forward": mean("forward"),
         "backward": mean("backward"),
     }
