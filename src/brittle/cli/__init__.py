@@ -1,1 +1,1 @@
-"""The command line."""
+"""The command line: one small file per command, nothing heavy imported before a command runs."""
