@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from math import inf, nan
 
+import numpy as np
 import pytest
 
 from brittle.errors import InputError
@@ -91,6 +92,7 @@ def test_names_that_are_unsafe_in_files_are_refused(name: object) -> None:
 
 def test_records_hold_no_nan_and_no_bare_infinity() -> None:
     assert plain({"a": (1.0, inf, -inf, nan), "b": {"c": True}}) == {"a": [1.0, "inf", "-inf", None], "b": {"c": True}}
+    assert plain([np.float32(0.5), np.int64(3), np.bool_(True)]) == [0.5, 3, True]
     assert number("-inf") == -inf and number(None) is None
     with pytest.raises(ValueError):
         digest({"a": nan})

@@ -331,6 +331,13 @@ def test_out_of_memory_splits_the_chunk(tmp_path: Path, error: type[Exception]) 
         assert mine == pytest.approx(theirs, rel=1e-3)
 
 
+def test_micro_batches_keep_their_proofs(tmp_path: Path) -> None:
+    run = audit(tmp_path / "run", Hungry(RuntimeError, most=2), chunk=6)
+    scale = run.proofs("model")["radius/l2/scale"]
+    assert scale.tolist() == run.brackets("model", "l2")["lower"].to_list()
+    assert (scale[:5] > 0).all() and scale[5] == 0  # the last one is misclassified: its micro-batch has no proof
+
+
 def test_a_single_example_that_does_not_fit_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="room for one example"):
         audit(tmp_path / "run", Hungry(RuntimeError, most=0))

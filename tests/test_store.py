@@ -134,6 +134,9 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"plan"')
     with pytest.raises(InputError, match="an unreadable run.json"):
         store.load_run(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"schema": SCHEMA, "plan": {}}))
+    with pytest.raises(InputError, match="without its plan"):
+        store.load_run(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps({"schema": 99, "plan": {}}))
     with pytest.raises(InputError, match="schema 99"):
         store.load_run(tmp_path)
@@ -172,6 +175,18 @@ def test_one_audit_at_a_time(tmp_path: Path) -> None:
     with files.locked(tmp_path), pytest.raises(InputError, match="another audit at work"), files.locked(tmp_path):
         pass
     with files.locked(tmp_path):
+        pass
+
+
+def test_a_lock_on_a_folder_that_was_removed_meanwhile_is_none(tmp_path: Path, monkeypatch) -> None:
+    import fcntl
+
+    def late(file, how: int) -> None:
+        os.unlink(file.name)
+        (tmp_path / files.LOCK).touch()  # somebody else's
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(InputError, match="another audit"), files.locked(tmp_path):
         pass
 
 

@@ -22,6 +22,7 @@ from brittle.rows import (
     clean_columns,
     clean_points,
     identity_columns,
+    join_brackets,
     join_columns,
     proof_arrays,
     witness_points,
@@ -87,7 +88,7 @@ def work(job: Job, part: Part) -> str:
     for question, name in job.plan.questions():
         region = job.move(question, name)
         ask = lambda some, q=question, n=name, r=region: answer(job, job.problem(part.model, some, r), q, n)
-        bracket = in_memory(ask, at, Bracket.join)
+        bracket = in_memory(ask, at, join_brackets)
         seconds[f"{question}/{name}"] = bracket.cost.seconds
         columns = {**identity_columns(part, question, name), **clean, **bracket_columns(bracket)}
         for column, values in rows.items():

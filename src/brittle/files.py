@@ -65,7 +65,8 @@ def locked(folder: Path) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.stat(file.name)  # a refused audit may have removed the folder between open and lock
+            if os.fstat(file.fileno()).st_ino != os.stat(file.name).st_ino:
+                raise OSError  # a refused audit removed the folder between open and lock
         except OSError:
             raise InputError(
                 f"run folder {folder}", "one audit at a time", "another audit at work in it", "wait for it to end"

@@ -167,7 +167,8 @@ def plain(value: object) -> object:
         return None if isnan(value) else "inf" if value > 0 else "-inf"
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    return str(value)
+    scalar = getattr(value, "item", None)  # of NumPy and torch
+    return str(value) if scalar is None else plain(scalar())
 
 
 def number(value: object) -> object:

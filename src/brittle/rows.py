@@ -1,6 +1,7 @@
 """Answers as rows and arrays: plain columns for the samples, NumPy arrays for points and proofs."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import isnan
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from brittle.problem import Problem
 from brittle.records import Part
-from brittle.results import Bracket, Witness
+from brittle.results import Bracket, Proof, Witness
 from brittle.spec import Threshold, margin
 
 
@@ -57,6 +58,14 @@ def bracket_columns(bracket: Bracket) -> dict[str, list]:
         "backward": [float(bracket.cost.backward)] * count,
     }
     return {**columns, **_witness_columns(bracket.witness, count)}
+
+
+def join_brackets(parts: Sequence[Bracket]) -> Bracket:
+    """Micro-batches as one chunk; one without any proof (all of it misclassified) does not cost the others theirs."""
+    if any(part.proof is not None for part in parts):
+        nothing = lambda n: Proof(torch.zeros(n, dtype=torch.float64), ("",) * n)
+        parts = [p if p.proof is not None else replace(p, proof=nothing(len(p))) for p in parts]
+    return Bracket.join(parts)
 
 
 def _witness_columns(witness: Witness | None, count: int) -> dict[str, list]:

@@ -17,10 +17,10 @@ from brittle.findings import after_checks, before_checks, explain
 from brittle.laws import Law
 from brittle.planning import make_plan, named_laws, named_models, named_regions
 from brittle.progress import reporter
-from brittle.records import SCHEMA, Explanation, Part, Plan, plain
+from brittle.records import SCHEMA, Explanation, Part, plain
 from brittle.region import Ball, Region
 from brittle.spec import Specification
-from brittle.store import Run, checks_done, damage, load_run, read_finding
+from brittle.store import Run, checks_done, damage, load_run, read_finding, read_plan
 from brittle.validation import as_labels, check_inputs
 
 CHECKS = "checks.json"
@@ -118,17 +118,15 @@ def perform(job: Job, unit: Part | Explanation) -> str:
 def _same_plan(job: Job) -> bool:
     """Whether the folder holds this plan already; refuses a folder that holds anything else."""
     what, do = f"run folder {job.folder}", "choose another out=, or delete it"
-    facts = read_json(job.folder / "run.json")
-    if facts is None:
+    if not (job.folder / "run.json").exists():
         others = [f.name for f in job.folder.glob("*") if not f.name.startswith(".")] if job.folder.is_dir() else []
         if others:
             raise InputError(what, "a new folder or one of the same audit", f"other files ({others[0]})", do)
         return False
-    if facts.get("key") == job.plan.key:
+    facts, plan = read_plan(job.folder)
+    if facts["key"] == job.plan.key:
         return True
-    if facts.get("schema") != SCHEMA:
-        raise InputError(what, f"records of schema {SCHEMA}", f"schema {facts.get('schema')}", do)
-    different = job.plan.differences(Plan.of(facts["plan"]))
+    different = job.plan.differences(plan)
     raise InputError(what, "the folder of the same plan", f"another plan: {'; '.join(different[:4])}", do)
 
 

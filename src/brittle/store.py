@@ -187,16 +187,24 @@ def load_run(folder: str | Path) -> Run:
     Errors: InputError where there is none, or where a newer brittle wrote it. Damaged parts are named in ``missing``.
     """
     folder = Path(folder)
-    facts = read_json(folder / "run.json")
-    if facts is None or not isinstance(facts.get("plan"), dict):
-        got = "an unreadable run.json" if (folder / "run.json").exists() else "no run.json"
-        raise InputError(f"run folder {folder}", "a folder that brittle audit wrote", got, "check the path")
-    if facts.get("schema") != SCHEMA:
-        got = f"schema {facts.get('schema')}"
-        raise InputError(f"run folder {folder}", f"records of schema {SCHEMA}", got, "use the brittle that wrote it")
-    plan = Plan.of(facts["plan"])
+    facts, plan = read_plan(folder)
     missing = {part.name: why for part in plan.parts() if (why := _unreadable(folder, part))}
     return Run(folder, plan, facts["key"], facts["environment"], facts["sources"], missing)
+
+
+def read_plan(folder: Path) -> tuple[dict, Plan]:
+    """run.json and the plan in it. Errors: InputError where there is none that this version can read."""
+    what, facts = f"run folder {folder}", read_json(folder / "run.json")
+    if facts is None:
+        got = "an unreadable run.json" if (folder / "run.json").exists() else "no run.json"
+        raise InputError(what, "a folder that brittle audit wrote", got, "check the path")
+    if facts.get("schema") != SCHEMA:
+        got = f"schema {facts.get('schema')}"
+        raise InputError(what, f"records of schema {SCHEMA}", got, "use the brittle that wrote it")
+    try:
+        return facts, Plan.of(facts["plan"])
+    except (KeyError, TypeError):
+        raise InputError(what, "a whole run.json", "one without its plan", "run the audit again elsewhere") from None
 
 
 def read_finding(folder: Path, model: str, name: str) -> dict | None:
