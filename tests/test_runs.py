@@ -1,6 +1,7 @@
 """Audits: resumed to the identical bytes, the same on every executor, refused in time, bounded in memory."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -14,7 +15,10 @@ from audited import LAWS, QUIET, REGIONS, audit, content, mlp
 from brittle import chunks, files, meter, runs
 from brittle.errors import InputError
 from brittle.planning import code_digest
-from brittle.results import Finding
+from brittle.results import Finding, Witness, bracket_of
+from brittle.rows import bracket_columns
+
+LINEAR = {"l2": bt.Ball(p=2, radius=1.0)}
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +62,16 @@ def test_clean_columns_are_those_of_the_model(undisturbed: Path) -> None:
     margins = logits.gather(1, labels[:, None])[:, 0] - others
     assert rows["clean_margin"].to_list() == pytest.approx(margins.tolist(), abs=1e-6)
     assert rows["status"].to_list()[5] == "misclassified" and rows["clean_margin"][5] < 0
+
+
+def test_margins_are_recorded_of_witnesses_only() -> None:
+    nothing = torch.tensor([3.0, -1.0, 0.5, float("nan")], dtype=torch.float64)
+    status = ("none", "found", "rounding-only", "nan")
+    witness = Witness({}, nothing, torch.tensor([False, True, False, False]), nothing, status)
+    columns = bracket_columns(replace(bracket_of("radius", 4), witness=witness))
+    assert columns["witness_margin"] == columns["witness_margin64"] == [None, -1.0, 0.5, None]
+    assert columns["found"] == [False, True, False, False] and columns["estimate"] == [None] * 4
+    assert bracket_columns(bracket_of("probability", 2))["found"] == [None, None]
 
 
 def test_the_record_says_neither_when_nor_where(undisturbed: Path) -> None:
@@ -197,6 +211,25 @@ def test_a_folder_of_another_plan_is_refused_and_untouched(undisturbed: Path, ch
         audit(undisturbed, **{"laws": LAWS, **change})
     assert "another plan" in str(refusal.value) and "delete it" in str(refusal.value)
     assert content(undisturbed) == before
+
+
+class Power(nn.Sequential):
+    """The zoo's layers, with a setting that no weight shows."""
+
+    def __init__(self, power: float) -> None:
+        super().__init__(*mlp()[0])
+        self.power = power
+
+
+@pytest.mark.parametrize("change, named", [("labels", "data.labels"), ("x", "data.inputs.x"), ("code", "model.code")])
+def test_data_and_code_are_part_of_the_plan(tmp_path: Path, change: str, named: str) -> None:
+    _, x, labels = mlp()
+    runs.audit(Power(1.0), x, labels, LINEAR, out=tmp_path / "run", **QUIET)
+    module = Power(2.0) if change == "code" else Power(1.0)
+    x = x * 0.5 if change == "x" else x
+    labels = labels.flip(0) if change == "labels" else labels
+    with pytest.raises(InputError, match=named):
+        runs.audit(module, x, labels, LINEAR, out=tmp_path / "run", **QUIET)
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:

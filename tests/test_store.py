@@ -150,14 +150,15 @@ def test_a_finding_keeps_its_infinities(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code, words", [(errno.ENOSPC, "free some space"), (errno.EROFS, "can be written")])
-def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch, code: int, words: str) -> None:
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch, code: int, words: str, step) -> None:
     file = tmp_path / "a.json"
     files.write_bytes(file, b"old")
 
-    def full(handle: int) -> None:
+    def full(*arguments: object) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, step, full)
     with pytest.raises(InputError, match=words):
         files.write_bytes(file, b"new")
     assert file.read_bytes() == b"old" and [f.name for f in tmp_path.iterdir()] == ["a.json"]
