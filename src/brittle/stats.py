@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from brittle.errors import InputError
+
 
 def clopper_pearson(failures: Tensor, draws: int | Tensor, level: float = 0.95) -> tuple[Tensor, Tensor]:
     """The exact two-sided interval for a binomial probability (Clopper and Pearson, Biometrika 1934).
@@ -11,11 +13,14 @@ def clopper_pearson(failures: Tensor, draws: int | Tensor, level: float = 0.95) 
     failures the upper end is ``1 - ((1 - level) / 2)^(1 / draws)`` and not zero.
 
     failures : (N,) counts. Returns lower, upper of shape (N,), float64.
+    Errors: InputError for a level outside (0, 1), or counts outside 0..draws.
 
     >>> lower, upper = clopper_pearson(torch.tensor([0]), 100)
     >>> float(lower), round(float(upper), 4)
     (0.0, 0.0362)
     """
+    if not 0 < level < 1:
+        raise InputError("level", "a confidence between 0 and 1", level, "write for example level=0.95")
     tail = (1 - level) / 2
     return binomial_lower(failures, draws, tail), binomial_upper(failures, draws, tail)
 
@@ -49,4 +54,7 @@ def union_confidence(*confidences: float) -> float:
 
 def _counts(failures: Tensor, draws: int | Tensor) -> tuple[Tensor, Tensor]:
     k = torch.as_tensor(failures, dtype=torch.float64).cpu()
-    return k, torch.as_tensor(draws, dtype=torch.float64).cpu().expand_as(k)
+    n = torch.as_tensor(draws, dtype=torch.float64).cpu().expand_as(k)
+    if not bool(((k >= 0) & (k <= n)).all()):
+        raise InputError("failures", "counts between 0 and the number of draws", k.tolist()[:5], "correct the counts")
+    return k, n

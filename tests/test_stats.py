@@ -1,0 +1,76 @@
+"""Binomial intervals: their defining equations hold exactly, and they cover, unless the draws that selected also estimate."""
+
+import pytest
+import torch
+from scipy.stats import binom
+
+from brittle.errors import InputError
+from brittle.stats import binomial_lower, binomial_upper, clopper_pearson, union_confidence
+
+
+@pytest.mark.parametrize("n", [1, 7, 100, 2000])
+def test_limits_solve_their_defining_equations(n):
+    k = torch.arange(0, n + 1, max(1, n // 7))
+    lower, upper = clopper_pearson(k, n, 0.9)
+    inner = k > 0
+    assert torch.allclose(torch.tensor(binom.sf(k[inner] - 1, n, lower[inner])), torch.tensor(0.05).double(), rtol=1e-9)
+    inner = k < n
+    assert torch.allclose(torch.tensor(binom.cdf(k[inner], n, upper[inner])), torch.tensor(0.05).double(), rtol=1e-9)
+
+
+@pytest.mark.parametrize("n", [1, 10, 500])
+def test_no_failures_and_nothing_but_failures(n):
+    lower, upper = clopper_pearson(torch.tensor([0, n]), n)
+    assert lower[0] == 0 and upper[1] == 1
+    assert float(upper[0]) == pytest.approx(1 - 0.025 ** (1 / n))
+    assert float(lower[1]) == pytest.approx(0.025 ** (1 / n))
+
+
+@pytest.mark.parametrize("n", [5, 40])
+@pytest.mark.parametrize("level", [0.5, 0.95])
+def test_exact_coverage_is_never_below_the_level(n, level):
+    k = torch.arange(n + 1)
+    lower, upper = clopper_pearson(k, n, level)
+    for p in torch.linspace(0.001, 0.999, 97).tolist():
+        mass = torch.tensor(binom.pmf(k, n, p))
+        assert float(mass[lower > p].sum()) <= (1 - level) / 2 + 1e-12
+        assert float(mass[upper < p].sum()) <= (1 - level) / 2 + 1e-12
+
+
+def test_simulated_coverage():
+    generator = torch.Generator().manual_seed(0)
+    p, n, repeats = 0.03, 120, 4000
+    k = (torch.rand(repeats, n, generator=generator) < p).sum(1)
+    lower, upper = clopper_pearson(k, n, 0.9)
+    assert float(((lower <= p) & (p <= upper)).double().mean()) >= 0.9
+
+
+def test_draws_that_selected_must_not_estimate():
+    """Ten equally likely classes: the limit for the most frequent one misses far too often, on fresh draws it does not."""
+    generator = torch.Generator().manual_seed(1)
+    repeats, n, classes = 2000, 100, 10
+    draws = torch.randint(classes, (repeats, n), generator=generator)
+    fresh = torch.randint(classes, (repeats, n), generator=generator)
+    counts = torch.nn.functional.one_hot(draws, classes).sum(1)
+    best = counts.argmax(1)
+    same, separate = counts.amax(1), (fresh == best[:, None]).sum(1)
+    missed = lambda k: float((binomial_lower(k, n, 0.05) > 1 / classes).double().mean())
+    assert missed(same) > 0.3
+    assert missed(separate) <= 0.05
+
+
+def test_draws_may_differ_by_example():
+    together = binomial_upper(torch.tensor([1, 1]), torch.tensor([10, 20]), 0.05)
+    assert together.tolist() == [float(binomial_upper(torch.tensor([1]), n, 0.05)) for n in (10, 20)]
+
+
+def test_confidences_unite():
+    assert union_confidence(0.975, 0.975) == pytest.approx(0.95)
+    assert union_confidence(0.3, 0.4) == 0.0
+    assert union_confidence() == 1.0
+
+
+@pytest.mark.parametrize("failures, draws, level", [(1, 10, 1.0), (1, 10, 0.0), (11, 10, 0.9), (-1, 10, 0.9)])
+def test_what_is_no_binomial_count_is_refused(failures, draws, level):
+    with pytest.raises(InputError):
+        clopper_pearson(torch.tensor([failures]), draws, level)
