@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import inf
+from math import inf, nan
 
 import torch
 from torch import Tensor
@@ -35,9 +35,14 @@ class Ball:
     def __post_init__(self) -> None:
         if self.p not in (0, 1, 2, inf):
             raise InputError("Ball.p", "0, 1, 2 or inf", self.p, "choose one of these norms")
-        radius = float(self.radius)
+        try:
+            radius = float(self.radius)
+        except (TypeError, ValueError, RuntimeError):
+            radius = nan
         if not 0 <= radius < inf:
-            raise InputError("Ball.radius", "a finite number >= 0", radius, "give the radius in the units of the leaf")
+            raise InputError(
+                "Ball.radius", "a finite number >= 0", self.radius, "give the radius in the units of the leaf"
+            )
         object.__setattr__(self, "radius", radius)
         if self.groups not in (None, "channels") or (self.groups and self.p != 0):
             raise InputError("Ball.groups", '"channels" together with p = 0, or None', self.groups, "leave groups out")

@@ -1,7 +1,7 @@
-"""The answers: Bracket (proved below, witnessed above), Witness, Certificate, Finding."""
+"""The answer: Bracket, a truth enclosed between a lower and an upper end that say what they are worth."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import inf
 from typing import NamedTuple
 
@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from brittle.errors import BracketError
+from brittle.evidence import Certificate, Cost, Finding, Proof, Witness
 from brittle.stats import union_confidence
 
+__all__ = ["STRENGTH", "Bracket", "Certificate", "Cost", "Ends", "Finding", "Proof", "Witness", "bracket_of"]
+CROSSING = "statistical ends cross on"
 STRENGTH = {"none": 0, "statistical": 1, "witnessed": 2, "proved": 2}
 
 
@@ -19,102 +22,6 @@ class Ends(NamedTuple):
 
     lower: object
     upper: object
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Passes per example, wherever they happened (copies, graphs, each row of a batched gradient), and seconds in all."""
-
-    forward: float = 0.0
-    backward: float = 0.0
-    seconds: float = 0.0
-
-    def __add__(self, other: "Cost") -> "Cost":
-        return Cost(self.forward + other.forward, self.backward + other.backward, self.seconds + other.seconds)
-
-
-@dataclass(frozen=True, eq=False)
-class Witness:
-    """A concrete feasible point per example, with the margin re-measured on the stored, representable values.
-
-    point   by leaf; (N, ...) each, always feasible. Where a question about the radius found nothing it is the clean point.
-    margin  (N,) float64, of the module as given at that point (float64: of its exact float64 copy)
-    found   (N,) bool: the property fails there, for the module as given *and* in float64
-    size    (N,) float64: the smallest scale of the region that holds the point
-    status  per example: "found", "none", "rounding-only" (fails in its own dtype alone), "misclassified" (at the clean point), "nan"
-    """
-
-    point: Mapping[str, Tensor]
-    margin: Tensor
-    found: Tensor
-    size: Tensor
-    status: tuple[str, ...]
-    method: str = ""
-    margin64: Tensor | None = None
-
-    def take(self, indices: Tensor) -> "Witness":
-        at = indices.cpu()
-        return Witness(
-            {k: v[indices.to(v.device)] for k, v in self.point.items()},
-            self.margin[at],
-            self.found[at],
-            self.size[at],
-            tuple(self.status[i] for i in at.tolist()),
-            self.method,
-            None if self.margin64 is None else self.margin64[at],
-        )
-
-    @staticmethod
-    def join(parts: Sequence["Witness"]) -> "Witness":
-        """Concatenate over examples."""
-        first = parts[0]
-        return Witness(
-            {k: torch.cat([w.point[k] for w in parts]) for k in first.point},
-            torch.cat([w.margin for w in parts]),
-            torch.cat([w.found for w in parts]),
-            torch.cat([w.size for w in parts]),
-            tuple(s for w in parts for s in w.status),
-            first.method,
-            None if first.margin64 is None else torch.cat([w.margin64 for w in parts if w.margin64 is not None]),
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Certificate:
-    """What a bound proves: lower bounds (N, R) on the rows of the specification, over the whole region.
-
-    proof   arrays by name that let anyone re-evaluate the bound (first axis: the example); ``brittle verify`` reads them
-    notes   per example, "" or "not certified: ..."
-    """
-
-    rows: Tensor
-    method: str
-    proof: Mapping[str, Tensor] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Proof:
-    """The stored evidence behind the lower ends: per example the scale at which the certificate was evaluated, the method, its arrays."""
-
-    scale: Tensor
-    methods: tuple[str, ...]
-    arrays: Mapping[str, Tensor] = field(default_factory=dict)
-
-    @staticmethod
-    def join(parts: Sequence["Proof"]) -> "Proof":
-        names = set.intersection(*(set(p.arrays) for p in parts))
-        return Proof(
-            torch.cat([p.scale for p in parts]),
-            tuple(m for p in parts for m in p.methods),
-            {k: torch.cat([p.arrays[k] for p in parts]) for k in sorted(names)},
-        )
-
-    def take(self, indices: Tensor) -> "Proof":
-        at = indices.cpu()
-        return Proof(
-            self.scale[at], tuple(self.methods[i] for i in at.tolist()), {k: v[at] for k, v in self.arrays.items()}
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +58,7 @@ class Bracket:
     level: float | None = None
 
     def __post_init__(self) -> None:
+        self._check_numbers()
         crossed = self.lower > self.upper + self.slack * (1 + self.upper.abs().nan_to_num(posinf=0.0, neginf=0.0))
         if not bool(crossed.any()):
             return
@@ -162,9 +70,18 @@ class Bracket:
                     f"above the {high_kind} upper end {float(self.upper[i]):.9g} ({self.methods.upper[i]}); one of the two has a bug, "
                     "please report it together with the model"
                 )
-        note = f"statistical ends cross on {int(crossed.sum())} of {len(crossed)} examples"
-        if note not in self.doubts:
-            object.__setattr__(self, "doubts", (*self.doubts, note))
+        note = f"{CROSSING} {int(crossed.sum())} of {len(crossed)} examples"
+        earlier = tuple(d for d in self.doubts if not d.startswith(CROSSING))
+        object.__setattr__(self, "doubts", (*earlier, note))
+
+    def _check_numbers(self) -> None:
+        """An end that is not a number is a failure that nobody reported."""
+        if bool((self.lower.isnan() | self.upper.isnan()).any()):
+            bad = (self.lower.isnan() | self.upper.isnan()).nonzero()[:, 0].tolist()
+            raise BracketError(
+                f"{self.quantity}: expected numbers, got NaN for examples {bad[:5]}; an end that says nothing is infinite, "
+                "and the status says why"
+            )
 
     @property
     def guarantee(self) -> Ends:
@@ -185,8 +102,8 @@ class Bracket:
             raise BracketError(
                 f"cannot intersect {self.quantity} of {len(self)} examples with {other.quantity} of {len(other)}"
             )
-        low = other.lower > self.lower
-        high = other.upper < self.upper
+        low = _prefer(other.lower > self.lower, other.lower == self.lower, other.kinds.lower, self.kinds.lower)
+        high = _prefer(other.upper < self.upper, other.upper == self.upper, other.kinds.upper, self.kinds.upper)
         witness = self.witness if self.witness is not None else other.witness
         if self.witness is not None and other.witness is not None:
             witness = _select(high, other.witness, self.witness)
@@ -237,9 +154,15 @@ class Bracket:
 
     @staticmethod
     def join(parts: Sequence["Bracket"]) -> "Bracket":
-        """Concatenate over examples; passes per example are averaged, seconds added, confidences united."""
+        """Concatenate over examples; passes per example are averaged, seconds added. A confidence speaks of each example, so the
+        least one holds for all."""
         if len(parts) == 1:
             return parts[0]
+        if len({b.quantity for b in parts}) != 1:
+            names = sorted({b.quantity for b in parts})
+            raise BracketError(
+                f"cannot join different quantities: expected one, got {', '.join(names)}; join like with like"
+            )
         total = sum(len(b) for b in parts)
         cost = Cost(
             sum(b.cost.forward * len(b) for b in parts) / total,
@@ -261,6 +184,7 @@ class Bracket:
             witness=Witness.join(witnesses) if len(witnesses) == len(parts) else None,
             proof=Proof.join(proofs) if len(proofs) == len(parts) else None,
             cost=cost,
+            slack=max(b.slack for b in parts),
             doubts=tuple(dict.fromkeys(d for b in parts for d in b.doubts)),
             estimate=cat([b.estimate for b in parts]),
             interval=cat([b.interval for b in parts]),
@@ -272,54 +196,6 @@ class Bracket:
         )
         more = f", ... {len(self)} in all" if len(self) > 6 else ""
         return f"Bracket({self.quantity}: {ends}{more}; {self.guarantee.lower} below, {self.guarantee.upper} above)"
-
-
-@dataclass(frozen=True, eq=False)
-class Finding:
-    """An explanation as named columns, or a check with its verdict.
-
-    name         the method that made it
-    title        one line for a reader
-    columns      name -> tensor or list, all of one length (empty for a bare verdict)
-    axes         columns to draw against each other, first the abscissa
-    unit         of the drawn values
-    note         one plain sentence: what this says, or for a check what was measured
-    doubt        None, or one plain sentence: why a measurement may not be believed, and what to do
-    consequence  of a check: "none" (passed), "note", "warn", "invalid" or "stop"
-    value, threshold  of a check, as text
-    """
-
-    name: str
-    title: str
-    columns: Mapping[str, Tensor | list] = field(default_factory=dict)
-    axes: tuple[str, ...] = ()
-    unit: str = ""
-    note: str = ""
-    doubt: str | None = None
-    consequence: str = "none"
-    value: str = ""
-    threshold: str = ""
-
-    def facts(self) -> dict[str, object]:
-        """Plain values for a record."""
-        plain = {k: v.tolist() if isinstance(v, Tensor) else list(v) for k, v in self.columns.items()}
-        return {
-            "name": self.name,
-            "title": self.title,
-            "columns": plain,
-            "axes": list(self.axes),
-            "unit": self.unit,
-            "note": self.note,
-            "doubt": self.doubt,
-            "consequence": self.consequence,
-            "value": self.value,
-            "threshold": self.threshold,
-        }
-
-    @staticmethod
-    def of(facts: Mapping) -> "Finding":
-        """The Finding of a record."""
-        return Finding(**{**facts, "axes": tuple(facts["axes"])})
 
 
 def bracket_of(quantity: str, count: int, lower: Tensor | None = None, upper: Tensor | None = None) -> Bracket:
@@ -340,6 +216,12 @@ def bracket_of(quantity: str, count: int, lower: Tensor | None = None, upper: Te
 def _weakest(kinds: Sequence[str]) -> str:
     said = [k for k in kinds if k != "none"]
     return min(said, key=STRENGTH.__getitem__) if said else "none"
+
+
+def _prefer(tighter: Tensor, equal: Tensor, other: Sequence[str], mine: Sequence[str]) -> Tensor:
+    """Where the other end is taken: where it is tighter, or as tight and better founded."""
+    stronger = [STRENGTH[b] > STRENGTH[a] for b, a in zip(other, mine, strict=True)]
+    return tighter | (equal & torch.tensor(stronger, dtype=torch.bool))
 
 
 def _choose(take_other: Tensor, other: Sequence[str], mine: Sequence[str]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.func import jvp
 
 from brittle.errors import InputError
 
@@ -143,12 +144,15 @@ class Threshold:
 
 
 def matrix(spec: Specification, labels: Tensor, outputs: int) -> tuple[Tensor, Tensor]:
-    """The rows as ``coefficients (R, N, C)`` and ``offsets (R, N)`` in float64, read off the affine function ``rows`` itself."""
+    """The rows as ``coefficients (R, N, C)`` and ``offsets (R, N)`` in float64, read off the affine function ``rows`` itself.
+
+    The coefficients are its derivatives: differences of its values would carry the rounding of the offsets.
+    """
     zero = torch.zeros(len(labels), outputs, dtype=torch.float64, device=labels.device)
-    offsets = spec.rows(zero, labels)
+    rows = lambda logits: spec.rows(logits, labels)
     units = torch.eye(outputs, dtype=torch.float64, device=labels.device)
-    columns = [spec.rows(unit.expand(len(labels), -1), labels) - offsets for unit in units]
-    return torch.stack(columns, -1).transpose(0, 1), offsets.T
+    columns = [jvp(rows, (zero,), (unit.expand_as(zero),))[1] for unit in units]
+    return torch.stack(columns, -1).transpose(0, 1), rows(zero).T
 
 
 def margin(rows: Tensor, rank: int) -> Tensor:
