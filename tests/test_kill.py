@@ -12,12 +12,13 @@ import pytest
 import brittle as bt
 from audited import LAWS, audit, content
 
+ALL = {"laws": LAWS, "checks": True}
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(["torch", "brittle.runs"])  # one import of torch for all kills
 
 
 def _start(folder: Path, **options):
-    process = CONTEXT.Process(target=audit, args=(folder,), kwargs={"laws": LAWS, **options})
+    process = CONTEXT.Process(target=audit, args=(folder,), kwargs={**ALL, **options})
     process.start()
     return process
 
@@ -45,7 +46,7 @@ def _kill(folder: Path, delay: float) -> bool:
 def undisturbed(tmp_path_factory) -> tuple[dict[str, bytes], float]:
     """The records, and the seconds that an audit takes in a process that has torch."""
     folder = tmp_path_factory.mktemp("kill")
-    audit(folder / "here", laws=LAWS)
+    audit(folder / "here", **ALL)
     _start(folder / "none").join(60)  # the first one waits for torch
     seconds = _finish(folder / "there")
     assert content(folder / "here") == content(folder / "there")
@@ -64,7 +65,7 @@ def _survive(folder: Path, kills: int, seconds: float, seed: int) -> set[int]:
         whole.add(3 - len(run.missing))
         number += run.complete
     for run in folder.iterdir():
-        audit(run, laws=LAWS)
+        audit(run, **ALL)
     return whole
 
 
@@ -115,5 +116,5 @@ def test_workers_end_with_their_audit(tmp_path: Path, undisturbed, end: int) -> 
     while any(_alive(w) for w in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(_alive(w) for w in workers)
-    audit(tmp_path / "run", laws=LAWS)
+    audit(tmp_path / "run", **ALL)
     assert content(tmp_path / "run") == undisturbed[0]

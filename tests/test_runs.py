@@ -12,8 +12,9 @@ from torch import nn
 
 import brittle as bt
 from audited import LAWS, QUIET, REGIONS, audit, content, mlp
-from brittle import chunks, files, meter, runs
+from brittle import chunks, files, findings, meter, runs
 from brittle.errors import InputError
+from brittle.health import Health
 from brittle.planning import code_digest
 from brittle.results import Finding, Witness, bracket_of
 from brittle.rows import bracket_columns
@@ -404,12 +405,55 @@ def test_micro_batches_keep_the_order_and_shrink_only_as_far_as_needed() -> None
 # ---- checks and diagnostics --------------------------------------------------------------------------------------
 
 
+def test_checks_are_recorded_per_model_before_and_after(tmp_path: Path, monkeypatch) -> None:
+    asked = []
+
+    def after(problem, bracket, seed):
+        asked.append((problem, bracket))
+        return (Finding("toy", "a toy", doubt="doubtful", consequence="warn"),)
+
+    monkeypatch.setattr(findings, "after", after)
+    run = audit(tmp_path / "run", checks=True)
+    names = [c["name"] for c in run.checks["model"]]
+    assert {"labels", "train_mode", "toy"} <= set(names) and names[-2:] == ["toy", "toy"]
+    assert [c["title"] for c in run.checks["model"][-2:]] == ["a toy, region l2", "a toy, region linf"]
+    problem, bracket = asked[0]
+    parts = [bt.radius(problem.take(torch.arange(i, i + 2)), effort="quick") for i in (0, 2, 4)]
+    fresh = bt.Bracket.join(parts)
+    assert torch.equal(bracket.lower, fresh.lower) and torch.equal(bracket.upper, fresh.upper)
+    assert (bracket.status, bracket.kinds, bracket.methods) == (fresh.status, fresh.kinds, fresh.methods)
+    for name in ("margin", "margin64", "found", "size"):
+        assert torch.equal(getattr(bracket.witness, name), getattr(fresh.witness, name)), name
+    assert torch.equal(bracket.witness.point["x"], fresh.witness.point["x"])
+    assert bracket.witness.status == fresh.witness.status
+
+
+def test_a_model_that_cannot_be_measured_leaves_nothing_behind(tmp_path: Path, monkeypatch) -> None:
+    sick = Health((Finding("toy", "a toy", doubt="The toy is broken; mend it.", consequence="stop"),))
+    monkeypatch.setattr(findings, "doctor", lambda *a, **k: sick)
+    with pytest.raises(InputError, match="The toy is broken; mend it"):
+        audit(tmp_path / "run", checks=True)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("lost", ["absent", "damaged", "unfinished"])
+def test_lost_checks_are_done_again(tmp_path: Path, lost: str) -> None:
+    audit(tmp_path / "run", checks=True)
+    before = content(tmp_path / "run")
+    file = tmp_path / "run" / "checks.json"
+    facts = json.loads(file.read_text())
+    text = {"absent": None, "damaged": "{", "unfinished": json.dumps({**facts, "after": None})}[lost]
+    file.unlink() if text is None else file.write_text(text)
+    assert not bt.load_run(tmp_path / "run").complete
+    assert audit(tmp_path / "run", checks=True).complete and content(tmp_path / "run") == before
+
+
 def _diagnostic(problem, *, seed=0):
     return Finding("toy", "a toy", {"size": problem.index.double() / 0}, note=f"seed {seed}")
 
 
 def test_findings_are_recorded_and_failures_are_doubts(tmp_path: Path, monkeypatch) -> None:
-    from brittle import findings, planning
+    from brittle import planning
     from brittle.about import About
     from brittle.discovery import Method
 

@@ -8,8 +8,11 @@ from brittle.chunks import Job
 from brittle.discovery import method
 from brittle.errors import InputError, NotCertified
 from brittle.files import write_json
+from brittle.health import after, doctor
 from brittle.records import Explanation
 from brittle.results import Finding
+from brittle.rows import recorded_bracket
+from brittle.store import load_run
 
 DIAGNOSED = (
     64  # examples per diagnostic, the first of the data: folklore, enough for shares and medians, cheap everywhere
@@ -45,8 +48,32 @@ def explain(job: Job, what: Explanation) -> str:
 
 
 def before_checks(job: Job) -> dict[str, list[dict]]:
-    return {}
+    """The doctor's findings on every model. Errors: InputError where one of them cannot be measured at all."""
+    if not job.plan.checks:
+        return {}
+    region = next(iter(job.regions.values()), None)
+    found = {}
+    for name, network in job.models.items():
+        health = doctor(network.original, job.x, job.labels, region=region, seed=job.plan.seed)
+        if health.verdict == "stop":
+            reason = health.doubts[0].rstrip(".")
+            raise InputError(f"model {name!r}", "one that can be measured", reason, "see brittle doctor for all checks")
+        found[name] = [finding.facts() for finding in health.findings]
+    return found
 
 
 def after_checks(job: Job) -> dict[str, list[dict]]:
-    return {}
+    """The checks that need the brackets, per model and region, on the first examples, as they were recorded."""
+    if not job.plan.checks:
+        return {}
+    run = load_run(job.folder)
+    at = torch.arange(min(DIAGNOSED, job.plan.count))
+    found = {}
+    for model in job.models:
+        pairs = [(name, job.problem(model, at, region)) for name, region in job.regions.items()]
+        found[model] = [
+            {**finding.facts(), "title": f"{finding.title}, region {name}"}
+            for name, problem in pairs
+            for finding in after(problem, recorded_bracket(run, model, name, problem), seed=job.plan.seed)
+        ]
+    return found

@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import isnan
+from math import inf, isnan
 
 import torch
 from torch import Tensor
 
 from brittle.problem import Problem
 from brittle.records import Part
-from brittle.results import Bracket, Proof, Witness
+from brittle.results import Bracket, Cost, Ends, Proof, Witness, bracket_of
 from brittle.spec import Threshold, margin
+from brittle.store import Run
 
 
 def clean_columns(problem: Problem) -> dict[str, list]:
@@ -66,6 +67,36 @@ def join_brackets(parts: Sequence[Bracket]) -> Bracket:
         nothing = lambda n: Proof(torch.zeros(n, dtype=torch.float64), ("",) * n)
         parts = [p if p.proof is not None else replace(p, proof=nothing(len(p))) for p in parts]
     return Bracket.join(parts)
+
+
+def recorded_bracket(run: Run, model: str, name: str, problem: Problem) -> Bracket:
+    """The radii of a problem's examples, read back from the records of a run, with the witnesses and without the proofs."""
+    assert problem.index is not None
+    rows = run.brackets(model, name)[problem.index.tolist()]
+    numbers = lambda column: torch.tensor(rows[column].fill_null(inf).to_list(), dtype=torch.float64)
+    words = lambda column: tuple(rows[column].fill_null("").to_list())
+    point = {
+        leaf: torch.from_numpy(run.points(model)[f"radius/{name}/{leaf}"])[problem.index].to(value)
+        for leaf, value in problem.centre.items()
+    }
+    found = torch.tensor(rows["found"].to_list(), dtype=torch.bool)
+    said = tuple(
+        "found" if f and s != "misclassified" else s for f, s in zip(found.tolist(), words("status"), strict=True)
+    )
+    status = tuple(s if s in ("found", "misclassified", "rounding-only", "nan") else "none" for s in said)
+    clean = torch.tensor(
+        [s == "none" for s in status]
+    )  # nothing found: the point is the clean one, and so is the margin
+    margins = [torch.where(clean, numbers("clean_margin"), numbers(c)) for c in ("witness_margin", "witness_margin64")]
+    witness = Witness(point, margins[0], found, numbers("upper"), status, margin64=margins[1])
+    return replace(
+        bracket_of("radius", len(rows), numbers("lower"), numbers("upper")),
+        kinds=Ends(words("lower_kind"), words("upper_kind")),
+        methods=Ends(words("lower_method"), words("upper_method")),
+        status=words("status"),
+        witness=witness,
+        cost=Cost(float(rows["forward"][0]), float(rows["backward"][0])),
+    )
 
 
 def _witness_columns(witness: Witness | None, count: int) -> dict[str, list]:
