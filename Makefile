@@ -1,0 +1,60 @@
+# Everything from a fresh clone: Python 3.11 or later, pip and make are enough.
+#   make demo   audits the embedded networks and prints the run folder     make test    the fast suite
+#   make check  style, types, docs, README                                 make help    all of them
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# two processes of one thread each beat one process of two on small networks, and results must not depend on threads
+export OMP_NUM_THREADS := 1
+export MKL_NUM_THREADS := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test test-slow check style types docs readme bench assets clean help
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n '2,3s/^# *//p' Makefile
+	@echo "make test-slow, make docs, make bench, make assets, make clean"
+
+$(READY): constraints.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "brittle needs Python 3.11 or later; run make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# torch alone and exactly pinned comes first: a range would bring gigabytes of accelerator libraries
+	$(BIN)/pip install --quiet --constraint constraints.txt $$(grep '^torch==' constraints.txt)
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/brittle audit --demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2 -m 'not slow and not assets'
+
+test-slow: $(READY) assets
+	$(BIN)/python -m pytest -m 'slow or assets' --timeout 3600
+
+check: style types docs readme
+
+style: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(READY)
+	$(BIN)/basedpyright
+
+docs: $(READY)
+	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
+
+readme: $(READY)
+	$(BIN)/python scripts/check_readme.py README.md docs/index.md
+
+bench: $(READY)
+	$(BIN)/python benchmarks/run.py
+
+assets: $(READY)
+	$(BIN)/python scripts/fetch_assets.py
+
+clean:
+	rm -rf build runs .pytest_cache .ruff_cache .hypothesis $(VENV)
