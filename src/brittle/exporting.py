@@ -128,6 +128,7 @@ class _Build:
             unique = f"{name}_{count}"
         value = source.meta.get("val")
         whole = tuple(value.shape) if isinstance(value, Tensor) else ()
+        varies = varies or any(isinstance(_multiple(s, None), Batch) for s in whole[:1])  # zeros for every example
         if varies and isinstance(value, Tensor):
             op, whole = self._per_example(op, value)
         node = Node(unique, op, arguments, tuple(int(s) for s in whole), varies, target)

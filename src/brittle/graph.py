@@ -39,7 +39,7 @@ class Node:
     arguments  by the names of the ATen schema (its ``self`` is ``"input"``), defaults filled in: a :class:`Ref`, a :class:`Batch`, a
                number, a bool, None, a string, a dtype, or a tuple of these
     shape      varies: of one example, without the batch axis; constant: of the whole value
-    varies     the value depends on an input and carries the examples on axis 0
+    varies     the value carries the examples on axis 0: it depends on an input, or is made for every example (``zeros(batch, 8)``)
     target     the ATen overload, ``"aten.add.Tensor"``, for those who want to call it
     """
 

@@ -110,25 +110,37 @@ def support(a: Tensor, p: float, radius: Tensor, down: Tensor | None = None, up:
 
 
 def _support_l2(size: Tensor, radius: Tensor, room: Tensor) -> Tensor:
-    """v_i = min(c_i, t |a_i|) with t chosen so that |v|_2 = radius; t grows monotonically to its value in a few rounds."""
+    """v_i = min(c_i, t |a_i|) with t chosen so that |v|_2 = radius.
+
+    With the capped entries known, ``t^2 = (radius^2 - sum of their c_i^2) / sum of the other a_i^2``; starting from the
+    solution without caps t grows monotonically to its value, in two to five rounds.
+    """
     square = radius.square()
     t = radius / torch.linalg.vector_norm(size, 2, dim=-1).clamp_min(torch.finfo(size.dtype).tiny)
+    v = torch.minimum(size * t[..., None], room)
     for _ in range(8):
-        capped = size * t[..., None] >= room
-        left = square - torch.where(capped, room.square(), 0.0).sum(-1)
-        free = torch.where(capped, 0.0, size.square()).sum(-1)
-        t = torch.where((left > 0) & (free > 0), torch.maximum(t, (left / free).sqrt()), t)
+        whole = torch.linalg.vector_norm(v, dim=-1).square()
+        free = torch.linalg.vector_norm(v.mul_(v < room), dim=-1).square()
+        left = square - (whole - free)
+        grown = torch.where((left > 0) & (free > 0), t * (left / free).clamp_min(1).sqrt(), t)
+        done = bool((grown <= t * (1 + 1e-4)).all())  # the dual is flat at its optimum: the rest is 1e-8 of it
+        t = grown
+        v = torch.mul(size, t[..., None], out=v)
+        v = torch.minimum(v, room, out=v)
+        if done:
+            break
     t = t.clamp(torch.finfo(size.dtype).tiny, 1e150)
-    v = torch.minimum(room, size * t[..., None])
-    inner = (size * v - v.square() / (2 * t[..., None])).sum(-1) + square / (2 * t)
-    whole = (size * room).nan_to_num(nan=0.0).sum(-1)  # the box alone
-    return torch.minimum(inner, whole)
+    v = torch.minimum(size * t[..., None], room)
+    inner = (size * v).sum(-1) - torch.linalg.vector_norm(v, dim=-1).square() / (2 * t) + square / (2 * t)
+    box = (size * room).nan_to_num(nan=0.0).sum(-1)  # the box alone
+    return torch.minimum(inner.nan_to_num(nan=inf), box)
 
 
 def _support_l1(size: Tensor, radius: Tensor, room: Tensor) -> Tensor:
     """The multiplier is the |a_i| at which the greedy filling of the rooms, steepest first, has spent the radius."""
+    size, room = torch.broadcast_tensors(size, room)
     ordered, order = size.sort(-1, descending=True)
-    spent = room.expand_as(size).gather(-1, order).cumsum(-1)
+    spent = room.gather(-1, order).cumsum(-1)
     last = (spent < radius[:, None]).sum(-1, keepdim=True)
     inside = last < size.shape[-1]
     t = torch.where(inside, ordered.gather(-1, last.clamp_max(size.shape[-1] - 1)), 0.0)

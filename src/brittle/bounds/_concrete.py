@@ -1,0 +1,105 @@
+"""From a linear form over the region to a number: the exact minimum over ball and range, rounded outwards."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from brittle import norms
+from brittle.intervals import TINY, UNIT, State, gamma
+from brittle.problem import Problem
+from brittle.relaxation import Pulled, inner
+from brittle.results import Certificate
+from brittle.spec import matrix
+
+ENTRIES = 2**23  # of a specification matrix or a block of rows, 64 MB: more examples than that are taken in turns
+
+
+def over_boxes(state: State, pulled: Pulled) -> Tensor:
+    """The least value over the intervals of the frontier, (R, N)."""
+    total = pulled.constant - pulled.slack
+    for name, rows in pulled.coefficients.items():
+        positive = rows.clamp_min(0)
+        low, high = state.low[name], state.high[name]
+        value = inner(positive, low) + inner(rows - positive, high)
+        total = total + value - _loss(state, pulled, name, rows)
+    return _settled(total, pulled)
+
+
+def over_balls(problem: Problem, state: State, pulled: Pulled) -> Tensor:
+    """The least value over the region itself, (R, N): every leaf has its own ball, cut by its own range."""
+    total = pulled.constant - pulled.slack
+    leaves = {name: leaf for leaf, name in state.graph.inputs.items()}
+    for name, rows in pulled.coefficients.items():
+        leaf = leaves[name]
+        centre = problem.inputs[leaf].detach().double()
+        value = inner(rows, centre) - _loss(state, pulled, name, rows)
+        total = total + (value - reach(problem, leaf, rows) if leaf in problem.region else value)
+    return _settled(total, pulled)
+
+
+def reach(problem: Problem, leaf: str, rows: Tensor) -> Tensor:
+    """``max <-row, v>`` over the changes v that the ball and the range of one leaf allow, (R, N)."""
+    ball, centre = problem.region[leaf], problem.inputs[leaf].detach().double()
+    low, high = ball.exact_range(centre)
+    radius = problem.radius(leaf).to(centre.device)
+    flat = -rows.flatten(2)
+    if ball.low is None and ball.high is None:
+        down = up = None
+    else:
+        down, up = (_room(high_ - low_).flatten(1) for high_, low_ in ((centre, low), (high, centre)))
+    if ball.groups == "channels":
+        return _grouped(flat, radius, down, up, centre.shape[1])
+    return norms.support(flat, ball.p, radius, down, up).expand(len(rows), len(problem))
+
+
+def specification(problem: Problem, state: State) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows (R, N, C), offsets (R, N) and what reading them off in floating point may have lost (R, N)."""
+    output = state.graph.output
+    rows, offsets = matrix(problem.spec, problem.labels, state.known[output].shape[0])
+    fuzzy = bool((offsets != 0).any()) or not bool((rows == rows.round()).all())
+    doubt = 8 * UNIT * (rows.abs() + offsets.abs()[..., None]) * fuzzy
+    return rows, offsets, inner(doubt, state.largest(output)) + 8 * UNIT * offsets.abs()
+
+
+def certificate(lower: Tensor, method: str, proof: dict[str, Tensor] | None = None) -> Certificate:
+    """Rows (R, N) as a certificate: what is not finite proves nothing, and says so."""
+    finite = lower.isfinite()
+    notes = tuple("" if fine else "not certified: the bound is not finite" for fine in finite.all(0).tolist())
+    return Certificate(torch.where(finite, lower, -torch.inf).T.contiguous(), method, proof or {}, notes)
+
+
+def in_turns(problem: Problem, entries: int, bound: Callable[[Problem], Certificate]) -> Certificate:
+    """Evaluate a bound on as many examples at a time as ``entries`` numbers per example leave room for."""
+    size = max(1, ENTRIES // max(1, entries))
+    if size >= len(problem):
+        return bound(problem)
+    parts = [bound(problem.take(torch.arange(i, min(i + size, len(problem))))) for i in range(0, len(problem), size)]
+    proof = {name: torch.cat([p.proof[name] for p in parts]) for name in parts[0].proof}
+    return Certificate(
+        torch.cat([p.rows for p in parts]), parts[0].method, proof, tuple(n for p in parts for n in p.notes)
+    )
+
+
+def _loss(state: State, pulled: Pulled, name: str, rows: Tensor) -> Tensor:
+    depth = rows[0, 0].numel() + len(state.graph.nodes) + 2 * pulled.roundings[name]
+    return gamma(depth) * inner(rows.abs(), state.largest(name)) + TINY
+
+
+def _settled(total: Tensor, pulled: Pulled) -> Tensor:
+    """The last few additions, whose terms are covered by the losses, the terms themselves by this."""
+    return total - 8 * UNIT * (total.abs() + pulled.constant.abs() + pulled.slack)
+
+
+def _room(difference: Tensor) -> Tensor:
+    return torch.where(difference > 0, torch.nextafter(difference, torch.full_like(difference, torch.inf)), 0.0)
+
+
+def _grouped(flat: Tensor, radius: Tensor, down: Tensor | None, up: Tensor | None, channels: int) -> Tensor:
+    """p = 0 over positions: a position gains the sum over its channels, and ``radius`` positions may be changed."""
+    if down is None or up is None:
+        return torch.where((flat.abs().amax(-1) > 0) & (radius >= 1), torch.inf, 0.0)
+    gain = (flat.abs() * torch.where(flat > 0, up, down)).nan_to_num(nan=0.0)
+    gain = gain.reshape(*gain.shape[:2], channels, -1).sum(2) * (1 + gamma(channels))
+    one = torch.ones_like(gain[0])
+    return norms.support(gain, 0, radius, one, one)

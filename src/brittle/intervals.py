@@ -1,0 +1,198 @@
+"""Intervals of every value of a graph over the region, in float64 rounded outwards, and how far rounding can carry a sum.
+
+Rounding model (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1): a sum of n products, computed in any order,
+is off by at most ``gamma(n) = n u / (1 - n u)`` times the sum of the absolute products, u = 2^-53. The sum of absolute
+products over the region is the *magnitude* of a node, ``|W| max|h| + |b|``.
+"""
+
+from dataclasses import dataclass, field
+from math import inf
+
+import torch
+from torch import Tensor
+
+from brittle import norms, ops
+from brittle.errors import NotCertified
+from brittle.graph import Graph, Node, Ref
+from brittle.problem import Problem
+
+UNIT = 2.0**-53  # one rounding of float64, relative
+TINY = 2.0**-960  # absolute: far above what underflow can lose in any sum here
+
+
+def gamma(terms: int) -> float:
+    """A bound on the relative error of a sum of ``terms`` products whose factors carry up to eight roundings each."""
+    return 2 * (terms + 16) * UNIT
+
+
+@dataclass(eq=False)
+class State:
+    """Intervals under construction, node after node.
+
+    low, high   (N, *shape) for every node that varies
+    constants   values of the nodes that do not
+    wobble      moving parameters: node name -> (N, *shape) how far each entry may lie from its stored value
+    """
+
+    graph: Graph
+    count: int
+    constants: dict[str, Tensor]
+    wobble: dict[str, Tensor] = field(default_factory=dict)
+    low: dict[str, Tensor] = field(default_factory=dict)
+    high: dict[str, Tensor] = field(default_factory=dict)
+    known: dict[str, Node] = field(default_factory=dict)
+    magnitudes: dict[str, Tensor] = field(default_factory=dict)
+
+    def largest(self, name: str) -> Tensor:
+        """The largest absolute value over the region, (N, *shape)."""
+        return torch.maximum(self.low[name].abs(), self.high[name].abs())
+
+    def terms(self, node: Node) -> int:
+        """How many products are summed into one entry of an affine node; 0: it only copies."""
+        return ops.AFFINE[node.op].terms(node, lambda ref: self.known[ref.name].shape)
+
+    def moving(self, node: Node) -> list[str]:
+        """The sources of a node that vary with the input, each once."""
+        return [name for name in dict.fromkeys(node.sources) if self.known[name].varies]
+
+
+def start(problem: Problem, graph: Graph) -> State:
+    """Intervals of the inputs, values of the constants, room of the moving parameters."""
+    ops.check(graph)
+    device = problem.device
+    constants = {name: value.to(device) for name, value in graph.constants.items()}
+    state = State(graph, len(problem), constants, known=graph.by_name)
+    for leaf, name in graph.inputs.items():
+        state.low[name], state.high[name] = box(problem, leaf)
+    for node in graph.nodes:
+        if not node.varies and node.op != "constant":
+            constants[node.name] = ops.evaluate(node, constants, 1)
+    for leaf in problem.leaves:
+        parameter = problem.parameter_name(leaf)
+        if parameter is not None and parameter in graph.parameters:
+            name = graph.parameters[parameter]
+            low, high = box(problem, leaf)
+            state.wobble[name] = _up(torch.maximum(high - constants[name], constants[name] - low)) * (low < high)
+    _check_parameters(state)
+    return state
+
+
+def box(problem: Problem, leaf: str) -> tuple[Tensor, Tensor]:
+    """(low, high) (N, ...), float64: the smallest box known to hold the region of one leaf; a point where it does not move."""
+    if leaf not in problem.region:
+        value = problem.inputs[leaf]
+        wide = value.detach().double() if value.is_floating_point() else value
+        return wide, wide
+    ball, centre = problem.region[leaf], problem.centre[leaf].detach().double()
+    radius = norms.spread(problem.radius(leaf).to(centre.device), centre)
+    if ball.p == 0:
+        radius = torch.where(radius >= 1, inf, 0.0).expand_as(centre)
+    low, high = ball.exact_range(centre)
+    still = radius == 0
+    lower = torch.where(still, centre, torch.maximum(_down(centre - radius), low))
+    upper = torch.where(still, centre, torch.minimum(_up(centre + radius), high))
+    return lower, upper
+
+
+def forward(state: State, node: Node) -> None:
+    """The interval of one node from the intervals of its sources."""
+    if not state.moving(node):
+        low = high = ops.evaluate(node, state.constants, state.count)
+    elif node.op in ops.AFFINE:
+        low, high = _affine(state, node)
+    elif node.op in ops.POOLS:
+        source = node.arguments["input"].name  # type: ignore[union-attr]
+        low, high = (
+            ops.call(node, {**ops.arguments_of(node, {source: side[source]}, state.count)})
+            for side in (state.low, state.high)
+        )
+    else:
+        low, high = image(state, node)
+    state.low[node.name], state.high[node.name] = low, high
+
+
+def image(state: State, node: Node) -> tuple[Tensor, Tensor]:
+    """Smallest and largest value of an activation: at an end or at a kink."""
+    source = node.arguments["input"].name  # type: ignore[union-attr]
+    low, high = state.low[source], state.high[source]
+    function = ops.activation(node, {**state.constants, source: low}, state.count)
+    points = [low, high] + [torch.minimum(torch.maximum(torch.full_like(low, k), low), high) for k in function.kinks]
+    values = torch.stack([function.value(p) for p in points])
+    slack = 0.0 if node.op in ("relu", "relu6", "hardtanh", "abs") else function.ulps * UNIT
+    least, most = values.amin(0), values.amax(0)
+    if slack:
+        least, most = least - slack * least.abs() - TINY, most + slack * most.abs() + TINY
+    return least, most
+
+
+def magnitude(state: State, node: Node) -> Tensor:
+    """``|W| max|h| + |b|`` of an affine node, (N, *shape)."""
+    if node.name not in state.magnitudes:
+        values = {**state.constants, **{name: state.largest(name) for name in state.moving(node)}}
+        value = ops.evaluate_absolute(node, values, state.count, state.moving(node), offset=True)
+        state.magnitudes[node.name] = value + TINY
+    return state.magnitudes[node.name]
+
+
+def uncertainty(state: State, node: Node) -> Tensor | None:
+    """How far moving parameters can carry an affine node: ``|dW| max|h| + |db|``, the second-order term included."""
+    parts = [_parameter_part(state, node, name) for name in dict.fromkeys(node.sources) if name in state.wobble]
+    return sum(parts[1:], parts[0]) * (1 + gamma(state.terms(node))) + TINY if parts else None
+
+
+def _affine(state: State, node: Node) -> tuple[Tensor, Tensor]:
+    """Centre and radius: ``W c + b -+ (|W| r + rounding)``; attained at a corner up to rounding."""
+    moving = state.moving(node)
+    with_ = lambda side: ops.evaluate(node, {**state.constants, **{m: side[m] for m in moving}}, state.count)
+    terms = state.terms(node)
+    if terms == 0:
+        return with_(state.low), with_(state.high)
+    centre = {m: (state.low[m] + state.high[m]) / 2 for m in moving}
+    radius = {m: torch.maximum(state.high[m] - centre[m], centre[m] - state.low[m]) for m in moving}
+    middle = with_(centre)
+    reach = ops.evaluate_absolute(node, {**state.constants, **radius}, state.count, moving, offset=False)
+    reach = reach + 4 * gamma(terms) * magnitude(state, node)
+    extra = uncertainty(state, node)
+    reach = reach if extra is None else reach + extra
+    return _down(middle - reach), _up(middle + reach)
+
+
+def _parameter_part(state: State, node: Node, name: str) -> Tensor:
+    row, wobble = ops.AFFINE[node.op], state.wobble[name]
+    added = all(
+        key in row.added for key, value in node.arguments.items() if isinstance(value, Ref) and value.name == name
+    )
+    moving = state.moving(node)
+    sizes = {m: torch.zeros_like(state.low[m]) if added else state.largest(m) for m in moving}
+
+    def one(sizes: dict[str, Tensor], change: Tensor) -> Tensor:
+        values = {**state.constants, **{m: v[None] for m, v in sizes.items()}, name: change}
+        return ops.evaluate_absolute(node, values, 1, [*moving, name], offset=False)[0]
+
+    return torch.vmap(one)(sizes, wobble.expand(state.count, *state.constants[name].shape))
+
+
+def _check_parameters(state: State) -> None:
+    leaf = {node: name for name, node in state.graph.parameters.items()}
+    for node in state.graph.nodes:
+        for name in node.sources:
+            if name not in state.wobble:
+                continue
+            row = ops.AFFINE.get(node.op)
+            keys = [k for k, v in node.arguments.items() if isinstance(v, Ref) and v.name == name]
+            fine = (
+                row is not None
+                and node.varies
+                and node.op != "batch_norm"
+                and all(k in (*row.added, *row.product) for k in keys)
+            )
+            if not fine or len(keys) != 1:
+                raise NotCertified(f"parameter leaf {leaf[name]} moves inside operation {node.op}")
+
+
+def _up(value: Tensor) -> Tensor:
+    return torch.nextafter(value, torch.full_like(value, inf))
+
+
+def _down(value: Tensor) -> Tensor:
+    return torch.nextafter(value, torch.full_like(value, -inf))
