@@ -1,0 +1,145 @@
+"""bt.probability: estimates and proofs joined into one bracket, each end with its own kind of guarantee."""
+
+from functools import partial
+from math import inf
+
+import pytest
+import torch
+from scipy.special import ndtr
+from torch import nn
+
+import brittle as bt
+from brittle.discovery import portfolio
+from brittle.results import Certificate
+
+
+def line(distances, dtype=torch.float64):
+    """One logit, x itself, at the given distances from 0; label 1."""
+    module = nn.Linear(1, 1, bias=False).to(dtype)
+    with torch.no_grad():
+        module.weight.fill_(1.0)
+    return bt.Problem(module, torch.tensor(distances, dtype=dtype)[:, None], torch.ones(len(distances)).long())
+
+
+def exact(problem):
+    return Certificate((problem.x - problem.radius("x")[:, None]).double(), "exact")
+
+
+def lying(problem):
+    return Certificate(torch.ones(len(problem), 1, dtype=torch.float64), "lying")
+
+
+def silent(problem):
+    raise bt.NotCertified("no row for sort")
+
+
+def test_a_proof_beats_an_estimate_where_it_reaches():
+    answer = bt.probability(line([0.5, 2.0]), bt.UniformBall(1.0), effort="quick", bounds=[exact])
+    assert answer.kinds.upper == ("statistical", "proved") and answer.methods.upper == ("monte_carlo", "covering")
+    assert float(answer.lower[0]) < 0.25 < float(answer.upper[0])
+    assert answer.lower[1] == 0 and answer.upper[1] == 0
+    assert answer.estimate[1] == 0 and float(answer.interval[1, 1]) > 0
+    assert answer.level == 0.95 and answer.confidence == pytest.approx(0.95) and not answer.doubts
+
+
+def test_zero_failures_are_not_zero_probability():
+    answer = bt.probability(line([50.0]), bt.Gaussian(1.0), bounds=[])
+    assert float(answer.upper) == pytest.approx(1 - 0.025 ** (1 / 2000))
+    proved = bt.probability(line([50.0]), bt.Gaussian(1.0), bounds=[exact])
+    assert 0 < float(proved.upper) < 1.1e-12 and proved.guarantee.upper == "proved"
+
+
+def test_an_example_already_misclassified_fails_nearly_always():
+    answer = bt.probability(line([-3.0]), bt.Gaussian(1.0), effort="quick", bounds=[exact])
+    assert float(answer.lower) > 0.98 and float(answer.lower) <= float(ndtr(3.0)) <= float(answer.upper)
+
+
+def test_a_bound_that_the_draws_refute_is_a_doubt():
+    answer = bt.probability(line([0.5]), bt.UniformBall(1.0), effort="quick", bounds=[lying])
+    assert any("analytic bound contradicts Monte Carlo on 1 of 1" in doubt for doubt in answer.doubts)
+
+
+def test_a_module_out_of_reach_keeps_its_estimate_and_says_why():
+    answer = bt.probability(line([0.5]), bt.UniformBall(1.0), effort="quick", bounds=[silent])
+    assert answer.status == ("not certified: no row for sort",) and answer.guarantee.upper == "statistical"
+    both = bt.probability(line([2.0]), bt.UniformBall(1.0), effort="quick", bounds=[silent, exact])
+    assert both.upper == 0
+
+
+@pytest.mark.parametrize("ends, blank", [("lower", "upper"), ("upper", "lower")])
+def test_the_end_not_asked_for_stays_open(ends, blank):
+    answer = bt.probability(line([0.1]), bt.UniformBall(1.0), ends=ends, bounds=[exact])
+    assert getattr(answer.guarantee, blank) == "none" and getattr(answer.guarantee, ends) == "statistical"
+    assert (float(answer.lower), float(answer.upper))[blank == "upper"] in (0.0, 1.0)
+    assert answer.estimate is not None
+
+
+def test_no_certificate_is_sought_for_the_lower_end():
+    asked = []
+
+    def asks(problem):
+        asked.append(1)
+        return exact(problem)
+
+    bt.probability(line([0.1]), bt.UniformBall(1.0), ends="lower", effort="quick", bounds=[asks])
+    assert not asked
+
+
+def test_effort_and_draws_set_the_number_of_passes():
+    problem, law = line([1.0, 2.0, 3.0]), bt.Gaussian(1.0)
+    passes = lambda **options: bt.probability(problem, law, bounds=[], **options).cost.forward
+    assert passes(effort="quick") == 500 and passes() == 2000 and passes(draws=37) == 37
+    assert bt.probability(problem, law, draws=37, bounds=[]).cost.seconds > 0
+
+
+def test_estimators_by_name_or_function():
+    from brittle.noise.monte_carlo import monte_carlo
+
+    problem, law = line([0.5]), bt.UniformBall(1.0)
+    named = bt.probability(problem, law, effort="quick", estimators=["monte_carlo"])
+    bound = bt.probability(problem, law, effort="quick", estimators=[partial(monte_carlo, draws=123)], draws=500)
+    assert named.guarantee.upper == "statistical" and named.cost.forward == 500 and bound.cost.forward == 123
+    only = bt.probability(problem, law, estimators=["covering"], bounds=[exact])
+    assert only.estimate is None and only.guarantee.lower == "none"
+
+
+def test_results_depend_on_seed_and_example_alone():
+    problem, law = line([0.2, 0.4, 0.6, 0.8]), bt.UniformBall(1.0)
+    ask = lambda p, seed=0: bt.probability(p, law, effort="quick", seed=seed, bounds=[exact])
+    whole = ask(problem)
+    parts = [ask(problem.take(torch.tensor(at))) for at in ([3, 1], [0, 2])]
+    assert torch.equal(bt.Bracket.join(parts).estimate, whole.estimate[[3, 1, 0, 2]])
+    assert torch.equal(ask(problem).upper, whole.upper)
+    assert not torch.equal(ask(problem, 1).estimate, whole.estimate)
+
+
+def test_laws_by_leaf_move_parameters():
+    problem = line([1.0, 2.0], torch.float32)
+    answer = bt.probability(problem, {"weight": bt.Gaussian(1.0)}, level=1 - 1e-6, bounds=[])
+    assert bool(((answer.lower <= ndtr(-1.0)) & (ndtr(-1.0) <= answer.upper)).all())
+
+
+@pytest.mark.skipif(not portfolio("bounds", "quick", "margin"), reason="no bound is installed")
+def test_real_bounds_prove_a_linear_network():
+    """Whatever bounds are installed: margins on a linear layer are exact, so noise just inside never fails."""
+    problem = line([1.0])
+    answer = bt.probability(problem, bt.UniformSphere(0.99, p=inf), effort="quick")
+    assert answer.upper == 0 and answer.guarantee.upper == "proved"
+    assert bt.probability(problem, bt.UniformSphere(1.01, p=inf), effort="quick").guarantee.upper == "statistical"
+
+
+@pytest.mark.parametrize(
+    "options, law",
+    [
+        ({"ends": "left"}, bt.Gaussian(1.0)),
+        ({"effort": "heroic"}, bt.Gaussian(1.0)),
+        ({"level": 2.0}, bt.Gaussian(1.0)),
+        ({"estimators": []}, bt.Gaussian(1.0)),
+        ({"estimators": ["montecarlo"]}, bt.Gaussian(1.0)),
+        ({}, 0.1),
+        ({}, {"nose": bt.Gaussian(1.0)}),
+    ],
+)
+def test_bad_questions_are_refused(options, law):
+    with pytest.raises(bt.InputError):
+        bt.probability(line([1.0]), law, **options)
