@@ -263,6 +263,10 @@ def test_code_and_settings_are_part_of_a_model() -> None:
     other += [(nn.Conv2d(1, 1, 3), nn.Conv2d(1, 1, 3, padding=1)), (nn.Linear(1, 1), nn.Linear(1, 1).eval())]
     assert all(code_digest(a) == code_digest(b) for a, b in same)
     assert all(code_digest(a) != code_digest(b) for a, b in other)
+    looped = [Slope(1.0), Slope(1.0)]
+    for module in looped:
+        module.again = module.forward  # as exported programs do: a module that holds a method of itself
+    assert code_digest(looped[0]) == code_digest(looped[1]) != code_digest(Slope(1.0))
     enclosed = [lambda x, m=m: m(x) for m in (nn.Linear(1, 1), nn.Linear(1, 1))]
     assert code_digest(enclosed[0]) != code_digest(enclosed[1])
 

@@ -21,6 +21,7 @@ from brittle.records import Plan, check_name, plain
 from brittle.region import Ball, Region, as_region
 from brittle.spec import Specification
 
+OPAQUE = ("torch", "builtins", "functools", "types")  # known by name: their versions are part of the plan
 CODE_FAMILIES = ("attacks", "bounds", "noise", "checks")  # whatever of these runs at an effort is part of the plan
 
 
@@ -109,14 +110,7 @@ def code_digest(module: object) -> str:
     >>> code_digest(nn.Conv2d(1, 1, 3, stride=1)) == code_digest(nn.Conv2d(1, 1, 3, stride=2))
     False
     """
-    if not isinstance(module, nn.Module):
-        return text_digest(_identity(module, 0))
-    lines = [re.sub(r" at 0x[0-9a-f]+", "", str(module))]
-    for name, child in module.named_modules():
-        hooks = [*child._forward_pre_hooks.values(), *child._forward_hooks.values()]
-        settings = [f"{k}={_identity(v, 1)}" for k, v in sorted(vars(child).items()) if _is_setting(k, v)]
-        lines += [name, _source(type(child)), *settings, *(_identity(h, 1) for h in hooks)]
-    return text_digest("\n".join(lines))
+    return text_digest(_module(module, {}) if isinstance(module, nn.Module) else _identity(module, {}))
 
 
 def _check(regions: Mapping, laws: Mapping, effort: str, chunk: int, level: float) -> None:
@@ -176,19 +170,32 @@ def _is_setting(name: str, value: object) -> bool:
     return simple and not name.startswith("_")
 
 
-def _identity(value: object, depth: int) -> str:
-    """What a callable computes, as far as it can be read: source, bound arguments, enclosed values, attributes."""
+def _module(module: nn.Module, seen: dict[int, object]) -> str:
+    lines = [re.sub(r" at 0x[0-9a-f]+", "", str(module))]
+    for name, child in module.named_modules():
+        seen[id(child)] = child
+        hooks = [*child._forward_pre_hooks.values(), *child._forward_hooks.values()]
+        settings = [f"{k}={_identity(v, seen)}" for k, v in sorted(vars(child).items()) if _is_setting(k, v)]
+        lines += [name, _source(type(child)), *settings, *(_identity(h, seen) for h in hooks)]
+    return "\n".join(lines)
+
+
+def _identity(value: object, seen: dict[int, object]) -> str:
+    """What a value contributes to a computation, as far as it can be read: numbers, tensors, source, enclosed values."""
+    if isinstance(value, (bool, int, float, str, bytes, type(None))):
+        return repr(value)
     if isinstance(value, Tensor):
         return tensor_digest(value)
+    if id(value) in seen:
+        return "again"
+    seen[id(value)] = value  # held, so that its id stays its own
     if isinstance(value, nn.Module):
-        return f"{weights_digest(value)} {code_digest(value)}"
-    if isinstance(value, (bool, int, float, str, bytes, type(None))) or depth > 4:
-        return repr(value) if depth <= 4 else type(value).__qualname__
+        return f"{weights_digest(value)} {_module(value, seen)}"
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_identity(v, depth + 1) for v in value)}]"
+        return f"[{', '.join(_identity(v, seen) for v in value)}]"
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{k}: {_identity(v, depth + 1)}' for k, v in value.items())}}}"
-    return " ".join([_name(value), _source(value), *(_identity(v, depth + 1) for v in _parts(value))])
+        return f"{{{', '.join(f'{k}: {_identity(v, seen)}' for k, v in value.items())}}}"
+    return " ".join([_name(value), _source(value), *(_identity(v, seen) for v in _parts(value))])
 
 
 def _parts(value: object) -> list[object]:
@@ -199,13 +206,14 @@ def _parts(value: object) -> list[object]:
     if inspect.isfunction(value):
         cells = [c.cell_contents for c in value.__closure__ or ()]
         return [value.__defaults__, value.__kwdefaults__, cells]
-    return [] if isinstance(value, type) else [getattr(value, "__dict__", {})]
+    ours = str(type(value).__module__).split(".")[0] in OPAQUE
+    return [] if isinstance(value, type) or ours else [getattr(value, "__dict__", {})]
 
 
 def _source(value: object) -> str:
     """Source text; torch's own classes are known by name, since the version of torch is part of the plan."""
     holder = value if isinstance(value, type) or inspect.isroutine(value) else type(value)
-    if str(getattr(holder, "__module__", "")).split(".")[0] in ("torch", "builtins", "functools"):
+    if str(getattr(holder, "__module__", "")).split(".")[0] in OPAQUE:
         return _name(holder)
     try:
         return inspect.getsource(holder)
