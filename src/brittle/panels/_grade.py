@@ -1,0 +1,89 @@
+"""The grade of the evidence: how much of what a report says may be relied on. It does not grade the network."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from brittle.panels._data import Answers
+
+CLOSED = 1.05  # upper / lower within 5 %: the project's own convention for a closed bracket, nothing derived
+MEANING = {
+    "A": "bracket closed: proof and witness agree within 5 % in the median",
+    "B": "all checks passed, and certificates exist",
+    "C": "the attack passed all checks; nothing is proved",
+    "D": "read with the doubts below",
+    "F": "invalid: do not use these numbers",
+}
+
+
+@dataclass(frozen=True)
+class Grade:
+    """A letter from A (best evidence) to F, its meaning, and what decided it."""
+
+    letter: str
+    reason: str
+
+    @property
+    def meaning(self) -> str:
+        return MEANING[self.letter]
+
+
+def grade(checks: Iterable[Mapping], radii: Iterable[Answers], probabilities: Iterable[Answers] = ()) -> Grade:
+    """The grade of one model: from its checks, and from its answers, one per region and per law.
+
+    F  a check says "invalid" or "stop", or a lower end lies above its upper end
+    D  a check warns, or nothing was measured (no answer, every example misclassified, neither proof nor witness)
+    A  in every region the median of upper / lower over the correctly classified examples is at most 1.05
+    B  in every question at least one end is proved
+    C  otherwise: witnesses or statistics alone
+    """
+    checks, radii, probabilities = list(checks), list(radii), list(probabilities)
+    failed = [c for c in checks if c.get("consequence") in ("invalid", "stop")]
+    if failed:
+        return Grade("F", f"check “{_name(failed[0])}” failed" + _others(failed))
+    if any(_inverted(a) for a in radii):
+        return Grade("F", "a proved lower end lies above a witnessed upper end: one of the two has a bug")
+    doubted = [c for c in checks if c.get("consequence") == "warn"]
+    if doubted:
+        return Grade("D", f"check “{_name(doubted[0])}” warns" + _others(doubted))
+    if not radii and not probabilities:
+        return Grade("D", "nothing was measured")
+    if any(a.misclassified.all() for a in radii):
+        return Grade("D", "every example is misclassified before anything moves")
+    if radii and all(ratio(a) <= CLOSED for a in radii):
+        return Grade("A", "proof and witness meet in every region")
+    if any(not _proved(a) and not np.isfinite(a.upper).any() for a in radii):
+        return Grade("D", "in some region nothing was proved and no witness was found")
+    if all(_proved(a) for a in radii) and all("proved" in a.upper_kind for a in probabilities):
+        return Grade("B", "every question has a proved end")
+    return Grade("C", "some question has no proved end")
+
+
+def ratio(radius: Answers) -> float:
+    """Median of upper / lower over the correctly classified examples; infinite where nothing is proved or found."""
+    right = ~radius.misclassified
+    if not right.any():
+        return float("inf")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        quotient = np.where(radius.lower[right] > 0, radius.upper[right] / radius.lower[right], np.inf)
+    return float(np.median(quotient)) if np.isfinite(quotient).any() else float("inf")
+
+
+def _proved(answers: Answers) -> bool:
+    return any(k == "proved" and v > 0 for k, v in zip(answers.lower_kind, answers.lower, strict=True))
+
+
+def _inverted(answers: Answers) -> bool:
+    # 1e-9 is the slack that Bracket itself grants to rounding
+    hard = np.array([low != "statistical" != high for low, high in zip(answers.lower_kind, answers.upper_kind)], bool)
+    with np.errstate(invalid="ignore"):
+        return bool((hard & (answers.lower > answers.upper * (1 + 1e-9) + 1e-9)).any())
+
+
+def _name(check: Mapping) -> str:
+    return str(check.get("title") or check.get("name"))
+
+
+def _others(found: list) -> str:
+    return f", and {len(found) - 1} more" if len(found) > 1 else ""

@@ -1,0 +1,80 @@
+"""The threat model: what moves, how far, inside which range, and what a bracket means."""
+
+from brittle.about import About
+from brittle.panels._data import laws, regions
+from brittle.panels._html import fill, number
+from brittle.panels._words import in_steps, law, norm, valid_range
+
+ABOUT = About(promise="what was allowed to move and what was asked", reference="", answers="20")
+
+TEMPLATE = """
+<h2>What was asked</h2>
+{% if balls %}
+<div class="scroll"><table>
+  <caption>Worst case: the change may be any point of the region</caption>
+  <thead><tr><th>region</th><th>what moves</th><th>norm</th><th class="n">radius</th><th class="n">as 8-bit image</th><th class="n">valid range</th></tr></thead>
+  <tbody>{% for b in balls %}
+  <tr><th>{{ b.name }}</th><td><code>{{ b.leaf }}</code></td><td>{{ b.norm }}</td><td class="n">{{ b.radius }}</td><td class="n">{{ b.steps or "–" }}</td><td class="n">{{ b.range }}</td></tr>
+  {% endfor %}</tbody>
+</table></div>
+{% endif %}
+{% if noises %}
+<div class="scroll"><table>
+  <caption>Random case: the change is drawn from a law</caption>
+  <thead><tr><th>law</th><th>what moves</th><th>distribution</th></tr></thead>
+  <tbody>{% for n in noises %}<tr><th>{{ n.name }}</th><td><code>{{ n.leaf }}</code></td><td>{{ n.law }}</td></tr>{% endfor %}</tbody>
+</table></div>
+{% endif %}
+<dl class="facts">
+  {% for word, value in facts %}<div><dt>{{ word }}</dt><dd>{{ value }}</dd></div>{% endfor %}
+</dl>
+<p>Every answer is a <b>bracket</b>. Up to its <b>lower end</b> nothing inside the region can break the property; that is proved. At its
+<b>upper end</b> a concrete point does; that is witnessed and stored. The truth lies between, and what lies between is unknown.
+For a probability of failure the upper end is the one that may be proved.</p>
+"""
+
+
+def threat(run) -> str:
+    """Regions, laws, and the facts around them."""
+    balls = [_ball(name, leaf, ball) for name, leaves in regions(run).items() for leaf, ball in leaves.items()]
+    noises = [
+        {"name": name, "leaf": leaf, "law": law(facts)}
+        for name, leaves in laws(run).items()
+        for leaf, facts in leaves.items()
+    ]
+    return fill(TEMPLATE, {"balls": balls, "noises": noises, "facts": _facts(run)})
+
+
+def _ball(name: str, leaf: str, ball: dict) -> dict:
+    counted = " (positions of all channels together)" if ball.get("groups") else ""
+    return {
+        "name": name,
+        "leaf": leaf,
+        "norm": ("number of changes" if str(ball.get("p")) == "0" else norm(ball.get("p"))) + counted,
+        "radius": number(ball.get("radius")),
+        "steps": in_steps(ball),
+        "range": valid_range(ball),
+    }
+
+
+def _facts(run) -> list[tuple[str, str]]:
+    specification = dict(run.plan.specification)
+    kind = specification.pop("specification", "default")
+    options = ", ".join(f"{k} {v}" for k, v in specification.items())
+    asked = "the label keeps winning" if kind == "default" else f"{kind} {options}".strip()
+    inputs = run.plan.data.get("inputs", {})
+    shapes = "; ".join(
+        f"{leaf} {'×'.join(map(str, f.get('shape', ())))} {f.get('dtype', '')}" for leaf, f in inputs.items()
+    )
+    models = "; ".join(
+        f"{m}: {f.get('class', '')}, {number(f.get('parameters'), 7)} parameters" for m, f in run.plan.models.items()
+    )
+    return [
+        ("property", asked),
+        ("attacker", "knows the model and its weights"),
+        ("examples", f"{run.plan.count:,}"),
+        ("inputs", shapes),
+        ("labels", str(run.sources.get("labels", "as given with the data"))),
+        ("models", models),
+        ("effort", run.plan.effort),
+    ]

@@ -1,0 +1,193 @@
+"""The verdict: how far the evidence can be trusted, doubts first, then one sentence per region and law."""
+
+from collections import Counter
+from math import isfinite
+
+import numpy as np
+
+from brittle.about import About
+from brittle.panels._data import Answers, Unit, answers, at_scales, laws, middle, regions, unit
+from brittle.panels._grade import Grade, grade, ratio
+from brittle.panels._html import fill, number, percent, series, share
+from brittle.panels._words import breaks, guarantee, weakest
+
+ABOUT = About(promise="grade of the evidence, doubts, and one sentence per question", reference="", answers="10")
+
+TEMPLATE = """
+<h2>Verdict</h2>
+{% for card in cards %}
+<article class="card">
+  <header class="verdict">
+    <div class="grade grade-{{ card.grade.letter }}" role="img" aria-label="grade {{ card.grade.letter }}">{{ card.grade.letter }}</div>
+    <div>
+      <h3><span class="swatch {{ card.series }}"></span>{{ card.model }}</h3>
+      <p class="quiet">Grade of the evidence, not of the network: {{ card.grade.meaning }} <span class="faint">({{ card.grade.reason }})</span>.</p>
+    </div>
+  </header>
+  {% if card.doubts %}
+  <div class="doubts">
+    <h4>Doubts, before anything else</h4>
+    <ul>{% for doubt in card.doubts %}<li>{{ doubt }}</li>{% endfor %}</ul>
+  </div>
+  {% else %}
+  <p class="calm">No check raised a doubt. A passed checklist proves nothing by itself.</p>
+  {% endif %}
+  {% for name, sentence in card.sentences %}
+  <p class="sentence"><b class="name">{{ name }}</b> {{ sentence }}</p>
+  {% endfor %}
+  {% if card.rows %}
+  <div class="scroll"><table>
+    <caption>Accuracy inside the declared region</caption>
+    <thead><tr><th>region</th><th class="n">declared size</th><th class="n">clean</th><th class="n">certified</th><th class="n">attacked</th><th class="n">unknown</th><th class="n" title="median over correctly classified examples">upper / lower</th></tr></thead>
+    <tbody>{% for row in card.rows %}
+    <tr><th>{{ row.name }}</th><td class="n">{{ row.size }}</td><td class="n">{{ row.clean|percent }}</td><td class="n">{{ row.certified|percent }}</td><td class="n">{{ row.attacked|percent }}</td><td class="n">{{ row.unknown|percent }}</td><td class="n">{{ row.ratio|number }}</td></tr>
+    {% endfor %}</tbody>
+  </table></div>
+  {% endif %}
+</article>
+{% endfor %}
+<p class="quiet">Reproduce: seed {{ seed }}, effort {{ effort }}, key <code>{{ key[:16] }}</code>. The whole plan and the commands are at the end of this page.</p>
+"""
+
+
+def verdict(run) -> str:
+    """One card per model."""
+    cards = [_card(run, model, k) for k, model in enumerate(run.models)]
+    return fill(TEMPLATE, {"cards": cards, "seed": run.plan.seed, "effort": run.plan.effort, "key": run.key})
+
+
+def model_grade(run, model: str) -> Grade:
+    """The grade of one model of a run."""
+    radii = [answers(run, model, "radius", name) for name in regions(run)]
+    chances = [answers(run, model, "probability", name) for name in laws(run)]
+    return grade(run.checks.get(model, []), [a for a in radii if len(a)], [a for a in chances if len(a)])
+
+
+def radius_sentence(found: Answers, of: Unit, broken: tuple[str, str], level: float) -> str:
+    """What the brackets of a region say about at least half of the examples.
+
+    found : answers in the units of ``of``.  broken : the verb in plural and singular ("flip the answer", "flips the answer").
+    """
+    many, one = broken
+    if len(found) == 0:
+        return "No answer was recorded."
+    if found.misclassified.all():
+        return "Every example is misclassified before anything moves; there is no robustness to measure."
+    low, high = middle(found.lower), middle(found.upper)
+    half = "the one example" if len(found) == 1 else "half of the examples"
+    kind_low = guarantee(weakest(k for k, v in zip(found.lower_kind, found.lower, strict=True) if v >= low), level)
+    kind_high = guarantee(
+        weakest(k for k, v in zip(found.upper_kind, found.upper, strict=True) if v <= high and v > 0), level
+    )
+    wrong = int(found.misclassified.sum())
+    aside = f" Misclassified from the start, and counted with size 0: {share(wrong, len(found))}." if wrong else ""
+    if high == 0:
+        return f"Half of the examples or more are misclassified before anything moves.{aside}"
+    below = f"no change with {of.noun} below {number(low)} can {many} ({kind_low})"
+    above = f"a change with {of.noun} {number(high)} {one} ({kind_high})"
+    if low > 0 and isfinite(high):
+        return f"For {half}, {below}; for {half}, {above}.{aside}"
+    if low > 0:
+        return f"For {half}, {below}; for more than half, no change that {one} was found.{aside}".replace(
+            "more than half", "as many" if len(found) > 1 else "it"
+        )
+    proved = int((found.lower > 0).sum())
+    nothing = f"Something is proved for only {share(proved, len(found))}" if proved else "Nothing is proved"
+    if isfinite(high):
+        return f"{nothing}; for {half}, {above}.{aside}"
+    seen = int(np.isfinite(found.upper[~found.misclassified]).sum())
+    also = (
+        f"a change that {one} was found for only {share(seen, len(found))}"
+        if seen
+        else f"no change that {one} was found"
+    )
+    return f"{nothing}, and {also}.{aside}"
+
+
+def probability_sentence(found: Answers, one: str, level: float) -> str:
+    """What the brackets of a noise law say."""
+    if len(found) == 0:
+        return "No answer was recorded."
+    high = middle(found.upper)
+    kind = guarantee(weakest(k for k, v in zip(found.upper_kind, found.upper, strict=True) if v <= high), level)
+    half = "the one example" if len(found) == 1 else "half of the examples"
+    first = f"For {half}, a random draw {one} with probability at most {number(high)} ({kind})."
+    known = found.estimate[~np.isnan(found.estimate)]
+    if not len(known):
+        return first
+    spread = f", from {percent(float(known.min()))} to {percent(float(known.max()))}" if len(known) > 1 else ""
+    return f"{first} Measured: {percent(float(known.mean()), 1)} of draws on average{spread} per example."
+
+
+def doubts(run, model: str) -> list[str]:
+    """Every reason not to believe a number of this model, gravest first."""
+    order = {"stop": 0, "invalid": 1, "warn": 2}
+    failed = [c for c in run.checks.get(model, []) if c.get("consequence") in order]
+    found = [
+        str(c.get("doubt") or c.get("note") or c.get("title"))
+        for c in sorted(failed, key=lambda c: order[c["consequence"]])
+    ]
+    missing = [part for part in run.missing if part.rpartition("-")[0] == model]
+    if missing:
+        found.insert(
+            0,
+            f"{len(missing)} parts of this run are missing or damaged; the numbers cover the examples that are there. Run the same audit again to fill them in.",
+        )
+    found += [str(f["doubt"]) for f in run.findings.get(model, {}).values() if f.get("doubt")]
+    for question, names in (("radius", regions(run)), ("probability", laws(run))):
+        for name in names:
+            found += _from_status(answers(run, model, question, name), name)
+    return list(dict.fromkeys(found))
+
+
+def _card(run, model: str, k: int) -> dict:
+    many, one = breaks(run.plan.specification, plural=True), breaks(run.plan.specification)
+    sentences, rows = [], []
+    for name, leaves in regions(run).items():
+        of, found = unit(leaves), answers(run, model, "radius", name)
+        sentences.append((name, radius_sentence(found.scaled(of.factor), of, (many, one), run.plan.level)))
+        rows += [_row(name, of, found)] if len(found) else []
+    for name in laws(run):
+        sentences.append((name, probability_sentence(answers(run, model, "probability", name), one, run.plan.level)))
+    return {
+        "model": model,
+        "series": series(k),
+        "grade": model_grade(run, model),
+        "doubts": doubts(run, model),
+        "sentences": sentences,
+        "rows": rows,
+    }
+
+
+def _row(name: str, of: Unit, found: Answers) -> dict:
+    certified, attacked = (float(at_scales(end, np.array([1.0]))[0]) for end in (found.lower, found.upper))
+    return {
+        "name": name,
+        "size": number(of.factor),
+        "clean": found.clean,
+        "certified": certified,
+        "attacked": attacked,
+        "unknown": max(0.0, attacked - certified),
+        "ratio": ratio(found),
+    }
+
+
+def _from_status(found: Answers, name: str) -> list[str]:
+    total, counts = len(found), Counter(found.status)
+    out = []
+    if counts["rounding-only"]:
+        out.append(
+            f"{name}: {share(counts['rounding-only'], total)} flip only through rounding in the model's own precision; such witnesses contradict no proof."
+        )
+    if counts["nan"]:
+        out.append(
+            f"{name}: {share(counts['nan'], total)} gave values that are not numbers; nothing is claimed for them."
+        )
+    uncertified = {status: n for status, n in counts.items() if status.startswith("not certified")}
+    out += [f"{name}: {status} ({share(n, total)})." for status, n in sorted(uncertified.items())]
+    if counts["not attacked"]:
+        out.append(f"{name}: {share(counts['not attacked'], total)} were not attacked.")
+    crossed = int((found.lower > found.upper * (1 + 1e-9) + 1e-9).sum())
+    if crossed:
+        out.append(f"{name}: the two ends cross for {share(crossed, total)}.")
+    return out
