@@ -1,12 +1,13 @@
 """The user's module, held without ever being changed: a quiet copy, an exact float64 copy, outputs read as logits."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
+from brittle.digest import state_digest
 from brittle.errors import InputError
 
 
@@ -27,6 +28,7 @@ class Network:
         self._quiet: Callable | None = None
         self._double: Callable | None = None
         self.cache: dict = {}  # graphs and other derived things; never travels
+        self._seal: str | None = None
 
     def __getstate__(self) -> dict:
         return {"original": self.original}
@@ -48,6 +50,16 @@ class Network:
             self._double = copy.deepcopy(quiet).double() if isinstance(quiet, nn.Module) else quiet
         return self._double
 
+    def seal(self) -> str:
+        """Remember the state of the user's module, once: what :meth:`intact` compares with."""
+        if self._seal is None:
+            self._seal = state_digest(self.original)
+        return self._seal
+
+    def intact(self) -> bool:
+        """Whether the user's module is, to the last bit, mode and flag, what it was when it was sealed."""
+        return self.seal() == state_digest(self.original)
+
     def parameters(self) -> dict[str, Tensor]:
         """Named parameters of the quiet copy."""
         return dict(self.quiet.named_parameters()) if isinstance(self.quiet, nn.Module) else {}
@@ -60,6 +72,36 @@ class Network:
         )
         with torch.backends.cudnn.flags(enabled=False) if recurrent and torch.cuda.is_available() else nullcontext():
             yield
+
+
+@contextmanager
+def lend(module: Callable) -> Iterator[Callable]:
+    """The user's own module, in evaluation mode and without gradients, for one forward pass.
+
+    Everything a forward may leave behind is put back: modes, buffers (values and identity), plain attributes, and torch's
+    global random state. What a forward appends to a list of its own cannot be put back; only ``quiet`` copies are called freely.
+    """
+    children = list(module.modules()) if isinstance(module, nn.Module) else []
+    attributes = [(child, dict(child.__dict__), dict(child._buffers)) for child in children]
+    values = [(b, b.detach().clone()) for _, _, buffers in attributes for b in buffers.values() if b is not None]
+    with torch.random.fork_rng(devices=_cuda_devices(children)), torch.no_grad():
+        try:
+            for child in children:
+                object.__setattr__(child, "training", False)
+            yield module
+        finally:
+            for buffer, value in values:
+                buffer.copy_(value)
+            for child, plain, buffers in attributes:
+                child.__dict__.clear()
+                child.__dict__.update(plain)
+                child._buffers.clear()
+                child._buffers.update(buffers)
+
+
+def call(module: Callable, x: Tensor | Mapping[str, Tensor]) -> Tensor:
+    """Logits (N, C) of a module at a tensor, or at keyword inputs. Counts no passes."""
+    return read_logits(module(x) if isinstance(x, Tensor) else module(**x))
 
 
 def read_logits(output: object) -> Tensor:
@@ -91,6 +133,11 @@ def read_logits(output: object) -> Tensor:
             "wrap the model so that it returns one row per example",
         )
     return output
+
+
+def _cuda_devices(children: list[nn.Module]) -> list[int]:
+    devices = {p.device for child in children for p in child.parameters(recurse=False)}
+    return sorted({d.index or 0 for d in devices if d.type == "cuda"})
 
 
 def _quiet_copy(original: Callable) -> Callable:
