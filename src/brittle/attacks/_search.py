@@ -88,19 +88,28 @@ class Tracker:
         return Tracker(self.problem, self.answers, point, self.value[at], self.broken.reshape(count, -1).any(1))
 
 
-def random_point(problem: Problem, seed: int, *path: int | str) -> dict[str, Tensor]:
-    """One uniform point of the region (each leaf's ball, then its range) for every example, from its own generator."""
+def random_point(problem: Problem, seed: int, *path: int | str, surface: bool = False) -> dict[str, Tensor]:
+    """One random point of the region for every example, from its own generator: uniform in each leaf's ball, or an extreme one
+    (``surface``: for p = inf a corner, for p = 0 random features at their range), then cut off at the range."""
     return {
-        leaf: problem.project_leaf(leaf, value + _draw(problem, leaf, value, seed, *path))
+        leaf: problem.project_leaf(leaf, value + _draw(problem, leaf, value, surface, seed, *path))
         for leaf, value in problem.centre.items()
     }
 
 
-def _draw(problem: Problem, leaf: str, value: Tensor, seed: int, *path: int | str) -> Tensor:
-    p = problem.region[leaf].p or inf
-    one = lambda generator: norms.uniform_ball(tuple(value.shape[1:]), p, generator)
+def _draw(problem: Problem, leaf: str, value: Tensor, surface: bool, seed: int, *path: int | str) -> Tensor:
+    p, shape = problem.region[leaf].p, tuple(value.shape[1:])
+    if p == 0:  # every feature gets a random change; the projection keeps as many as the ball allows
+        one = lambda generator: torch.randn(shape, generator=generator, dtype=torch.float64)
+        reach = torch.full_like(problem.scale, 10.0)  # beyond most ranges, so that the features kept end at one
+    else:
+        extreme = lambda generator: norms.uniform_sphere(shape, p, generator)
+        one = extreme if surface else lambda generator: norms.uniform_ball(shape, p, generator)
+        reach = problem.radius(leaf)
     change = randomness.per_example(one, seed, problem.index, *path, leaf).to(value)
-    return change * norms.spread(problem.radius(leaf).to(value), value)
+    if surface and p == inf:
+        change = change.sign()
+    return change * norms.spread(reach.to(value), value)
 
 
 def random_direction(problem: Problem, seed: int, *path: int | str) -> dict[str, Tensor]:
