@@ -1,6 +1,7 @@
 """A run as rows in which every answer is a bracket."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import floor, inf, log10
 from typing import TYPE_CHECKING
 
 from brittle.panels._data import unit
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("model", "question", "accuracy", "bracket", "guarantee")
 VALUES = (
-    "model", "question", "name", "count", "clean_accuracy", "certified", "attacked", "lower", "upper", "unit",
+    "model", "question", "name", "count", "clean_accuracy", "at", "certified", "attacked", "lower", "upper", "unit",
     "lower_guarantee", "upper_guarantee", "forward", "backward",
 )  # fmt: skip
 
@@ -22,33 +23,69 @@ def texts(run: "Run") -> list[dict[str, object]]:
 
 def values(run: "Run") -> list[dict[str, object]]:
     """One row of numbers per model and question, radii in the units of the inputs, for programs."""
-    return [_value(run, row) for row in run.summary()]
+    summary = run.summary()
+    return [
+        _probability(run, row) if row["question"] == "probability" else _radius(run, row, summary) for row in summary
+    ]
 
 
 def caption(run: "Run") -> str:
     """What the columns mean, in one line."""
     return (
-        f"{run.plan.count} examples. Accuracy inside the region: certified .. attacked. Brackets: median radius, "
-        f"or mean probability of failure (intervals at level {run.plan.level:g} per example)."
+        f"{run.plan.count} examples. Accuracy at a size: certified .. attacked. Bracket: median radius, or mean probability "
+        f"of failure (each example's interval holds at level {run.plan.level:g})."
     )
 
 
-def _value(run: "Run", row: Mapping) -> dict[str, object]:
-    rows = run.brackets(row["model"], row["name"])
-    ends = {f"{end}_guarantee": _weakest(rows[f"{end}_kind"].to_list()) for end in ("lower", "upper")}
-    if row["question"] == "probability":
-        return {**row, "unit": "probability", "certified": None, "attacked": None, **ends}
+def _probability(run: "Run", row: Mapping) -> dict[str, object]:
+    return {**row, "unit": "probability", "at": None, "certified": None, "attacked": None, **_guarantees(run, row)}
+
+
+def _radius(run: "Run", row: Mapping, summary: Sequence[Mapping]) -> dict[str, object]:
     told = unit(run.plan.regions[row["name"]])
+    scale = _telling_scale(summary, row["name"], told.factor)
+    (certified,), (attacked,) = run.accuracy(row["model"], row["name"], [scale])
     scaled = {end: _finite(row[end], told.factor) for end in ("lower", "upper")}
-    return {**row, **scaled, "unit": told.noun, **ends}
+    accuracy = {"at": scale * told.factor, "certified": certified, "attacked": attacked}
+    return {**row, **scaled, **accuracy, "unit": told.noun, **_guarantees(run, row)}
+
+
+def _telling_scale(summary: Sequence[Mapping], name: str, factor: float) -> float:
+    """Where accuracies differ: the region itself or, where it certifies nothing (a radius of 1 asks for the distance), the
+    largest 1, 2 or 5 times a power of ten at which the most fragile model still stands in the median."""
+    rows = [r for r in summary if r["name"] == name]
+    if any(r["certified"] > 0 for r in rows):
+        return 1.0
+    sizes = [r["upper"] * factor for r in rows if r["upper"] is not None and 0 < r["upper"] < inf]
+    return round_down(min(sizes)) / factor if sizes else 1.0
+
+
+def round_down(value: float) -> float:
+    """The largest of 1, 2 and 5 times a power of ten that is at most ``value`` > 0.
+
+    >>> round_down(0.47), round_down(0.0857), round_down(1.0)
+    (0.2, 0.05, 1.0)
+    """
+    power = floor(log10(value))
+    return max(
+        float(f"{digit}e{exponent}")
+        for exponent in (power - 1, power)
+        for digit in (1, 2, 5)
+        if float(f"{digit}e{exponent}") <= value
+    )
+
+
+def _guarantees(run: "Run", row: Mapping) -> dict[str, str]:
+    rows = run.brackets(row["model"], row["name"])
+    return {f"{end}_guarantee": _weakest(rows[f"{end}_kind"].to_list()) for end in ("lower", "upper")}
 
 
 def _text(row: Mapping) -> dict[str, object]:
-    accuracy = "" if row["certified"] is None else f"{row['certified']:.1%} .. {row['attacked']:.1%}"
+    accuracy = "" if row["at"] is None else f"at {row['at']:.4g}: {row['certified']:.1%} .. {row['attacked']:.1%}"
     return {
         "model": row["model"],
         "question": f"{row['name']}: {'probability of failure' if row['question'] == 'probability' else row['unit']}",
-        "accuracy": accuracy or f"{row['clean_accuracy']:.1%} clean",
+        "accuracy": accuracy or f"clean: {row['clean_accuracy']:.1%}",
         "bracket": f"[{_number(row['lower'])}, {_number(row['upper'])}]",
         "guarantee": f"{row['lower_guarantee']} .. {row['upper_guarantee']}",
     }

@@ -18,7 +18,7 @@ DEMO_DATA, DEMO_LIMIT, DEMO_OUT = "sklearn:digits[test]", 100, Path("runs/demo")
 def audit(
     model: Annotated[str | None, typer.Argument(help=MODELS, show_default=False)] = None,
     data: Annotated[str | None, typer.Argument(help=DATA, show_default=False)] = None,
-    several: Annotated[
+    models: Annotated[
         list[str] | None,
         typer.Option("--model", metavar="NAME=SPEC", help="Audit several models side by side; repeat."),
     ] = None,
@@ -59,18 +59,18 @@ def audit(
     from brittle.cli._inputs import load, named_models
 
     if demo:
-        if model or data or several:
+        if model or data or models:
             raise InputError("--demo", "no model and no data", "both given", "leave one of them out")
-        several, data, limit, out = list(DEMO_MODELS), DEMO_DATA, limit or DEMO_LIMIT, out or DEMO_OUT
+        models, data, limit, out = list(DEMO_MODELS), DEMO_DATA, limit or DEMO_LIMIT, out or DEMO_OUT
         noise, low, high = noise or list(DEMO_NOISE), low or "0", high or "1"
-    elif several:
+    elif models:
         model, data = None, _only(model, data)
-    if not data or not (model or several):
+    if not data or not (model or models):
         raise InputError("audit", "a model and data, or --demo", "less", "see brittle audit --help")
     limits = valid_range(low, high)
     balls = regions(region or ([] if noise and not demo else DISTANCES), limits)
     noises = laws(noise or (), limits)
-    given = load(named_models(several or [f"model={model}"]), data, limit, factory, trust_pickle)
+    given = load(named_models(models or [f"model={model}"]), data, limit, factory, trust_pickle)
     import brittle as bt
 
     run = bt.audit(

@@ -13,7 +13,7 @@ def list_methods(
     family: Annotated[
         str | None, typer.Argument(help="attacks, bounds, noise, diagnostics, checks, panels ...", show_default=False)
     ] = None,
-    form: FormatOption = "table",
+    format: FormatOption = "table",
 ) -> None:
     """List every method: norms, what it promises, what it costs, where it comes from. Plug-ins are included."""
     from brittle.cli._table import render
@@ -35,4 +35,4 @@ def list_methods(
         for m in methods(family)
     ]
     shown = tuple(c for c in COLUMNS if c != "family" or family is None)
-    render(rows, COLUMNS if form in ("json", "csv") else shown, form)
+    render(rows, COLUMNS if format in ("json", "csv") else shown, format)

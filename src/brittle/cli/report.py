@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from brittle.errors import InputError
+
 
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.", show_default=False)],
@@ -13,8 +15,12 @@ def report(
     """Write the report again from the records: one self-contained HTML file. Needs neither the model nor torch."""
     from brittle import report as pages
 
-    if out is None:
-        for run in runs:
-            print(pages.write(run))
-    else:
-        print(pages.write(runs if len(runs) > 1 else runs[0], out))
+    if out is not None and len(runs) > 1:
+        raise InputError(
+            "--out",
+            "one run for one file",
+            f"{len(runs)} runs",
+            "leave --out away: each report goes into its run folder",
+        )
+    for run in runs:
+        print(pages.write(run, out))

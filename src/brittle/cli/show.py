@@ -10,7 +10,7 @@ from brittle.cli._options import FormatOption
 
 def show(
     run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
-    form: FormatOption = "table",
+    format: FormatOption = "table",
 ) -> None:
     """Print the brackets of a run: every model, every question. Needs neither the model nor torch."""
     from brittle.cli._brackets import COLUMNS, VALUES, caption, texts, values
@@ -18,9 +18,9 @@ def show(
     from brittle.store import load_run
 
     found = load_run(run)
-    machine = form in ("json", "csv")
-    render(values(found) if machine else texts(found), VALUES if machine else COLUMNS, form)
-    if form == "table":
+    machine = format in ("json", "csv")
+    render(values(found) if machine else texts(found), VALUES if machine else COLUMNS, format)
+    if format == "table":
         say_doubts(found)
         print(caption(found))
 
