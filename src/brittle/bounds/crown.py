@@ -91,6 +91,8 @@ def _tighten(problem: Problem, state: State, node: Node, relaxed: Mapping[str, P
     if state.known[source].op == "input":
         return  # a box already: every coordinate of the ball and the range is exact
     units = _bent(state, node, source).flatten(1).any(0).nonzero()[:, 0]
+    if not len(units):
+        return  # every unit is on one side: its planes are exact
     shape = state.known[source].shape
     for at in units.split(_rows_at_once(state)):
         one = torch.zeros(len(at), 1, prod(shape), dtype=torch.float64, device=problem.device)
