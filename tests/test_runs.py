@@ -350,7 +350,7 @@ class Hungry(nn.Module):
         self.inner, self.error, self.most, self.largest = mlp()[0], error, most, 0
 
     def forward(self, x):
-        if len(x) > self.most:
+        if not torch.compiler.is_exporting() and len(x) > self.most:  # an export allocates nothing
             raise self.error(
                 "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
             )
