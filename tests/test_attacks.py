@@ -1,0 +1,323 @@
+"""Every attack, found by discovery, on every network of the zoo and every kind of region. A new attack file joins by itself."""
+
+from functools import cache
+from math import inf
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import brittle as bt
+from brittle import meter
+from brittle.digest import state_digest
+from brittle.discovery import method, methods
+from brittle.norms import dual
+from brittle.results import Witness
+from zoo import CASES
+
+ATTACKS = [m.name for m in methods("attacks")]
+RADIUS = [m.name for m in methods("attacks") if m.about.answers == "radius"]
+MARGIN = [m.name for m in methods("attacks") if m.about.answers == "margin"]
+GUIDED = [name for name in ATTACKS if not name.startswith("random")]
+NORMS = (0, 1, 2, inf)
+RADII = {0: 2.0, 1: 1.0, 2: 0.5, inf: 0.1}
+
+
+def run(name: str, problem: bt.Problem, **options: object) -> Witness:
+    return method("attacks", name)(problem, **options)
+
+
+@cache
+def made(case: str) -> tuple[nn.Module, Tensor, Tensor, float | None, float | None]:
+    chosen = next(c for c in CASES if c.name == case)
+    return (*chosen.make(), chosen.low, chosen.high)
+
+
+def problem_of(case: str, region: str) -> bt.Problem:
+    module, x, labels, low, high = made(case)
+    first = next(iter(dict(module.named_parameters())))
+    weights = bt.Ball(p=2, radius=0.3)
+    regions = {f"l{p}": bt.Ball(p=p, radius=r, low=low, high=high) for p, r in RADII.items()}
+    regions["weights"] = {first: weights}
+    regions["joint"] = {"x": bt.Ball(p=inf, radius=0.1, low=low, high=high), first: weights}
+    return bt.Problem(module, x, labels, regions[region])
+
+
+def check(problem: bt.Problem, witness: Witness, answers: str) -> None:
+    """What holds for whatever an attack returns."""
+    clean = problem.margin().double()
+    for leaf, value in witness.point.items():
+        assert value.dtype == problem.centre[leaf].dtype and value.shape == problem.centre[leaf].shape
+    size = problem.size(witness.point)
+    assert bool(size.isfinite().all())
+    if answers == "margin":
+        assert bool((size <= problem.scale).all()), "outside the region"
+        assert bool((witness.margin <= clean).all()), "worse than doing nothing"
+    replay = problem.margin(witness.point).double()
+    rounding = (
+        16 * torch.finfo(problem.logits().dtype).eps * float(problem.logits().abs().max())
+    )  # another batch, another sum
+    torch.testing.assert_close(witness.margin, replay, rtol=0, atol=rounding, msg="another margin than claimed")
+    assert bool((replay[witness.found] <= 0).all()), "the failure does not replay"
+    assert bool((witness.margin[witness.found] <= 0).all())
+    assert witness.margin64 is not None and bool((witness.margin64[witness.found] <= 0).all())
+    told = witness.found | torch.tensor([s == "rounding-only" for s in witness.status])
+    assert torch.equal(witness.size[told], size[told])
+    assert bool((witness.size[~told] == inf).all())
+    if answers == "radius":
+        for leaf, value in witness.point.items():
+            assert torch.equal(value[~told], problem.centre[leaf][~told])
+
+
+@pytest.mark.parametrize("region", ["l0", "l1", "l2", "linf", "weights", "joint"])
+@pytest.mark.parametrize("case", [c.name for c in CASES])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_conformance(name: str, case: str, region: str) -> None:
+    problem = problem_of(case, region)
+    if not {b.p for b in problem.region.values()} <= set(method("attacks", name).about.norms):
+        pytest.skip("a norm that the attack does not claim")
+    before = state_digest(problem.module)
+    witness = run(name, problem)
+    check(problem, witness, method("attacks", name).about.answers)
+    assert state_digest(problem.module) == before
+    assert witness.method == name
+
+
+def halfspace(gradient: list[float], p: float, binding: bool) -> tuple[bt.Problem, float]:
+    """margin = <g, x> + 1 at x = 0.5: the distance in closed form, with and without a range that binds."""
+    g = torch.tensor(gradient)
+    module = nn.Linear(len(gradient), 2)
+    with torch.no_grad():
+        module.weight.copy_(torch.stack([g, torch.zeros_like(g)]))
+        module.bias.copy_(torch.tensor([1.0 - 0.5 * float(g.sum()), 0.0]))
+    x = torch.full((1, len(gradient)), 0.5)
+    ball = bt.Ball(p=p, radius=1.0, low=0.3 if binding else None, high=0.7 if binding else None)
+    if not binding:
+        return bt.Problem(module, x, torch.tensor([0]), ball), 1 / float(torch.linalg.vector_norm(g, dual(p)))
+    # brute force over the level of the water filling: every optimum fills coordinates up to a common level
+    levels = torch.linspace(0, 1, 2_000_001, dtype=torch.float64)
+    a = g.double().abs()
+    if p == 1:
+        left, spent = 1.0, 0.0
+        for slope in sorted(a.tolist(), reverse=True):
+            step = min(0.2, left / slope)
+            left, spent = left - slope * step, spent + step
+        return bt.Problem(module, x, torch.tensor([0]), ball), spent
+    v = [torch.clamp(levels * (float(s) if p == 2 else 1.0), max=0.2) for s in a]
+    at = int((sum(float(s) * w for s, w in zip(a, v, strict=True)) >= 1).nonzero()[0, 0])
+    return bt.Problem(module, x, torch.tensor([0]), ball), float(
+        torch.linalg.vector_norm(torch.tensor([float(w[at]) for w in v]), p)
+    )
+
+
+@pytest.mark.parametrize("binding", [False, True])
+@pytest.mark.parametrize("p", [1, 2, inf])
+@pytest.mark.parametrize("name", [n for n in RADIUS if n in GUIDED])
+def test_exact_distance_to_a_half_space(name: str, p: float, binding: bool) -> None:
+    problem, distance = halfspace([4.0, -3.0, 1.5, 0.25], p, binding)
+    size = float(run(name, problem).size)
+    assert distance * (1 - 1e-6) <= size <= distance * 1.003
+
+
+@pytest.mark.parametrize("p", [1, 2, inf])
+@pytest.mark.parametrize("name", [n for n in MARGIN if n in GUIDED])
+def test_exact_margin_over_a_half_space(name: str, p: float) -> None:
+    problem, distance = halfspace([4.0, -3.0, 1.5, 0.25], p, False)
+    margin = float(run(name, problem.scaled(0.5 * distance)).margin)
+    assert 0.5 - 1e-5 <= margin <= 0.5 + 0.005
+
+
+@pytest.mark.parametrize("name", [n for n in RADIUS if n in GUIDED])
+def test_fewest_features_of_a_half_space(name: str) -> None:
+    module = nn.Linear(5, 2)
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor([[5.0, 4.0, 3.0, 0.1, 0.1], [0.0] * 5]))
+        module.bias.zero_()
+    problem = bt.Problem(module, torch.ones(1, 5), torch.tensor([0]), bt.Ball(p=0, radius=1, low=0, high=1))
+    # margin 12.2: the three largest leave 0.2, and the fourth 0.1
+    assert float(run(name, problem).size) == 5
+    module.bias.data[1] = 8.0  # margin 4.2: the largest alone is enough
+    problem = bt.Problem(module, torch.ones(1, 5), torch.tensor([0]), bt.Ball(p=0, radius=1, low=0, high=1))
+    assert float(run(name, problem).size) == 1
+
+
+@pytest.mark.parametrize("name", [n for n in RADIUS if n in GUIDED])
+def test_one_unit(name: str) -> None:
+    module, x, labels, _, _ = made("one_unit")
+    witness = run(name, bt.Problem(module, x, labels, bt.Ball(p=2, radius=1.0)))
+    assert witness.size.tolist() == pytest.approx([2.0, 0.5], rel=1e-3)
+    assert witness.size[0] >= 2 and witness.size[1] >= 0.5
+
+
+@pytest.mark.parametrize("name", [n for n in RADIUS if n in GUIDED])
+def test_scale_is_shared_by_input_and_weights(name: str) -> None:
+    """margin = w x + b at x = 1, w = 1: with both moving by t it is (1 - t)^2 - 0.25, zero at t = 0.5."""
+    module = nn.Linear(1, 1)
+    with torch.no_grad():
+        module.weight.fill_(1.0)
+        module.bias.fill_(-0.25)
+    region = {"x": bt.Ball(p=inf, radius=1.0), "weight": bt.Ball(p=inf, radius=1.0)}
+    witness = run(name, bt.Problem(module, torch.ones(1, 1), torch.tensor([1]), region))
+    assert float(witness.size) == pytest.approx(0.5, rel=3e-3)
+    region = {"x": bt.Ball(p=inf, radius=0.5), "weight": bt.Ball(p=inf, radius=0.0)}
+    witness = run(name, bt.Problem(module, torch.ones(1, 1), torch.tensor([1]), region))
+    assert float(witness.size) == pytest.approx(1.5, rel=3e-3)  # x alone: 0.75 of 0.5
+    assert torch.equal(witness.point["weight"][0], module.weight)
+
+
+class Named(nn.Module):
+    def forward(self, image: Tensor, context: Tensor) -> Tensor:
+        return torch.cat([image.sum(1, keepdim=True), context.sum(1, keepdim=True)], 1)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_keyword_inputs(name: str) -> None:
+    x = {"image": torch.tensor([[1.0, 1.0]]), "context": torch.tensor([[0.5, 0.5]])}
+    region = {"x.image": bt.Ball(p=inf, radius=0.5), "x.context": bt.Ball(p=inf, radius=0.5)}
+    problem = bt.Problem(Named(), x, torch.tensor([0]), region)
+    witness = run(name, problem)
+    check(problem, witness, method("attacks", name).about.answers)
+    if name in GUIDED:  # 2 (1 - t) - 2 (0.5 + t) = 0 at t = 0.25, half the radius
+        assert bool(witness.found)
+        assert name in MARGIN or float(witness.size) == pytest.approx(0.5, rel=3e-3)
+
+
+@pytest.mark.parametrize("kind", ["targeted", "top2", "threshold", "two"])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_specifications(name: str, kind: str) -> None:
+    """Logits are (x0, x1, x2), or fewer, so that every distance is plain."""
+    x = torch.tensor([[1.0, 0.6, 0.2]])
+    spec, columns, distance = {
+        "targeted": (bt.Targeted(2), 3, 0.8 / 2),
+        "top2": (bt.TopK(2), 3, 0.8 / 2),  # both rivals must pass: x0 - 0.4 against x2 + 0.4
+        "threshold": (bt.Threshold(0.25), 1, 0.75),
+        "two": (None, 2, 0.4 / 2),
+    }[kind]
+    label = torch.tensor([1 if kind == "threshold" else 0])
+    problem = bt.Problem(lambda v: v[:, :columns], x, label, bt.Ball(p=inf, radius=1.0), spec=spec)
+    witness = run(name, problem)
+    check(problem, witness, method("attacks", name).about.answers)
+    assert bool(witness.found)
+    if name in RADIUS and name in GUIDED:
+        assert float(witness.size) == pytest.approx(distance, rel=1e-2)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_depends_on_seed_and_example_alone(name: str) -> None:
+    problem = problem_of("mlp", "l2")
+    whole, again = run(name, problem, seed=3), run(name, problem, seed=3)
+    assert torch.equal(whole.point["x"], again.point["x"])
+    order = torch.tensor([4, 0, 5, 2, 1, 3])
+    permuted, alone = run(name, problem.take(order), seed=3), run(name, problem.take(torch.tensor([2])), seed=3)
+    value = "size" if name in RADIUS else "margin"
+    torch.testing.assert_close(getattr(permuted, value), getattr(whole, value)[order], rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(getattr(alone, value), getattr(whole, value)[2:3], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_types_of_leaves(name: str, dtype: torch.dtype) -> None:
+    module, x, _, low, high = made("mlp")
+    module = nn.Sequential(*[m for m in __import__("copy").deepcopy(module)]).to(dtype)
+    x = x.to(dtype)
+    problem = bt.Problem(module, x, module(x).argmax(1), bt.Ball(p=2, radius=1.0, low=low, high=high))
+    witness = run(name, problem)
+    check(problem, witness, method("attacks", name).about.answers)
+    if name in RADIUS and name in GUIDED:
+        assert bool(witness.found.all())
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_nothing_to_find_is_said(name: str) -> None:
+    constant = lambda x: torch.stack([1 + 0 * x[:, 0], 0 * x[:, 0]], 1)
+    problem = bt.Problem(constant, torch.rand(2, 3), torch.tensor([0, 0]), bt.Ball(p=2, radius=1.0, low=0, high=1))
+    witness = run(name, problem)
+    assert witness.found.tolist() == [False, False] and witness.status == ("none", "none")
+    assert witness.size.tolist() == [inf, inf] and witness.margin.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_misclassified_examples_have_size_zero(name: str) -> None:
+    module, x, labels, low, high = made("mlp")
+    wrong = labels.clone()
+    wrong[1] = (wrong[1] + 1) % 4
+    problem = bt.Problem(module, x, wrong, bt.Ball(p=2, radius=0.5, low=low, high=high))
+    witness = run(name, problem)
+    assert witness.status[1] == "misclassified" and bool(witness.found[1])
+    assert "misclassified" not in (witness.status[0], *witness.status[2:])
+    if name in RADIUS:
+        assert float(witness.size[1]) == 0 and torch.equal(witness.point["x"][1], x[1])
+
+
+@pytest.mark.parametrize("name", [n for n in ATTACKS if n not in GUIDED])
+def test_zero_gradients_do_not_look_robust(name: str) -> None:
+    stairs = lambda x: torch.stack([(8 * x).round().sum(1), 4 + 0 * x[:, 0]], 1)
+    problem = bt.Problem(stairs, torch.full((2, 2), 0.5), torch.tensor([0, 0]), bt.Ball(p=inf, radius=0.4))
+    assert bool(run(name, problem).found.all())
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_not_a_number_freezes_the_example_alone(name: str) -> None:
+    """sqrt has an infinite gradient at 0 and no value below: example 0 breaks down, example 1 does not."""
+    module = lambda x: torch.stack([1 + x[:, 0].sqrt() + 4 * x[:, 1], 2 + 0 * x[:, 1]], 1)
+    x = torch.tensor([[0.0, 0.5], [0.25, 0.5]])
+    problem = bt.Problem(module, x, torch.tensor([0, 0]), bt.Ball(p=inf, radius=0.5))
+    witness = run(name, problem)
+    check(problem, witness, method("attacks", name).about.answers)
+    assert bool(witness.margin.isfinite().all())
+    assert bool(witness.found[0]) or witness.status[0] == "nan"
+
+
+class Reader(nn.Module):
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.cell = kind(2, 4, batch_first=True)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.cell(x)[0][:, -1])
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU])
+@pytest.mark.parametrize("leaf", ["x", "cell.weight_hh_l0", "head.weight"])
+@pytest.mark.parametrize("name", ["apgd", "hlrf"])
+def test_recurrent_modules(name: str, leaf: str, kind: type[nn.RNNBase]) -> None:
+    module = Reader(kind).eval()
+    x = torch.rand(2, 3, 2)
+    before = state_digest(module)
+    problem = bt.Problem(module, x, module(x).argmax(1), {leaf: bt.Ball(p=2, radius=1.0)})
+    options = {"steps": 6} if name == "apgd" else {"stages": ((2, 4),)}
+    check(problem, run(name, problem, **options), method("attacks", name).about.answers)
+    assert state_digest(module) == before
+
+
+@pytest.mark.parametrize("name", ["fmn", "random_search", "random_lines"])
+def test_more_steps_are_never_worse(name: str) -> None:
+    problem = problem_of("mlp", "l2")
+    value = "size" if name in RADIUS else "margin"
+    few, many = (getattr(run(name, problem, steps=steps), value) for steps in (8, 64))
+    assert bool((many <= few * (1 + 1e-3)).all())
+
+
+def test_apgd_takes_the_best_of_its_restarts() -> None:
+    problem = problem_of("cnn", "linf")
+    one, two = (run("apgd", problem, restarts=r).margin for r in (1, 3))
+    assert bool((two <= one).all())
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_start_is_used(name: str) -> None:
+    """A cave that no descent finds: only the given start lies in it."""
+    cave = lambda x: torch.stack([((x - 0.7).abs().amax(1) > 0.01).float(), 0.5 + 0 * x[:, 0]], 1)
+    problem = bt.Problem(cave, torch.full((1, 6), 0.5), torch.tensor([0]), bt.Ball(p=inf, radius=0.3))
+    witness = run(name, problem, start={"x": torch.full((1, 6), 0.7)})
+    assert bool(witness.found)
+
+
+def test_costs_are_counted() -> None:
+    problem = problem_of("mlp", "linf")
+    with meter.measure() as passes:
+        run("apgd", problem, steps=5, restarts=1)
+    assert passes.backward == 5 * len(problem)
+    assert passes.forward == (5 + 1 + 4) * len(problem)
