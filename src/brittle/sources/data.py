@@ -69,13 +69,15 @@ def _from_python(spec: str, limit: int | None) -> Data:
 
 
 def _arrays(path: Path) -> Data:
+    import io
     import zipfile
     import zlib
 
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # from memory: numpy leaves the file open when it is damaged
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as reason:
         raise InputError(

@@ -76,7 +76,12 @@ def _member_hazards(member: str, content: bytes) -> Iterator[str]:
     if not _MEMBER.fullmatch(inner):
         yield f"{member} is no part of a plain exported program"
     elif inner.endswith(".json"):
-        yield from _json_hazards(json.loads(content), member)
+        try:
+            facts = json.loads(content)
+        except (ValueError, RecursionError):
+            yield f"{member} is not JSON"
+        else:
+            yield from _json_hazards(facts, member)
     elif inner.endswith(".pt") and content and not _plain_tensors(content):
         yield f"{member} is a pickle of more than tensors"
 
