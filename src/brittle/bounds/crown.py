@@ -101,7 +101,6 @@ def _tighten(problem: Problem, state: State, node: Node, relaxed: Mapping[str, P
         low = _least(problem, state, source, one, relaxed)
         high = -_least(problem, state, source, -one, relaxed)
         _intersect(state, source, at, low.T, high.T)
-    state.magnitudes.pop(source, None)
 
 
 def _intersect(state: State, name: str, at: Tensor, low: Tensor, high: Tensor) -> None:
