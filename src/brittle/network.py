@@ -6,6 +6,8 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 from brittle.digest import state_digest
 from brittle.errors import InputError
@@ -28,13 +30,17 @@ class Network:
         self._quiet: Callable | None = None
         self._double: Callable | None = None
         self.cache: dict = {}  # graphs and other derived things; never travels
+        self.wide = False  # everything is evaluated in float64
         self._seal: str | None = None
 
     def __getstate__(self) -> dict:
-        return {"original": self.original}
+        return {"original": self.original, "wide": self.wide}
 
     def __setstate__(self, state: dict) -> None:
         self.__init__(state["original"])
+        self.wide = state["wide"]
+        if self.wide:
+            self._quiet = self._double = self.original
 
     @property
     def quiet(self) -> Callable:
@@ -49,6 +55,34 @@ class Network:
             quiet = self.quiet
             self._double = copy.deepcopy(quiet).double() if isinstance(quiet, nn.Module) else quiet
         return self._double
+
+    @property
+    def widened(self) -> "Network":
+        """The network of the float64 copy: the same object every time, so that what it learned about the forward is kept."""
+        if "widened" not in self.cache:
+            network = Network(self.double)
+            network._quiet = network._double = self.double
+            network.wide = True
+            self.cache["widened"] = network
+        return self.cache["widened"]
+
+    def run(self, forward: Callable[[], object]) -> object:
+        """Evaluate a forward. In float64, one that fixes a shorter precision inside is evaluated again with every such type read as float64."""
+        if not self.wide:
+            return forward()
+        if not self.cache.get("reads every type as float64"):
+            try:
+                output = forward()
+                if read_logits(output).dtype == torch.float64:
+                    return output
+            except torch.OutOfMemoryError:
+                raise
+            except (RuntimeError, TypeError, AssertionError):  # "must have the same dtype", in its many forms
+                pass
+        with ReadAsFloat64():
+            output = forward()
+        self.cache["reads every type as float64"] = True
+        return output
 
     def seal(self) -> str:
         """Remember the state of the user's module, once: what :meth:`intact` compares with."""
@@ -72,6 +106,34 @@ class Network:
         )
         with torch.backends.cudnn.flags(enabled=False) if recurrent and torch.cuda.is_available() else nullcontext():
             yield
+
+
+class ReadAsFloat64(TorchFunctionMode):
+    """Inside, every floating-point type is float64: casts, new tensors, and tensors that come in (exactly) from outside.
+
+    In real arithmetic a cast is the identity, so this evaluates the function that is certified, also where the forward
+    says ``x.float()``, makes ``torch.zeros(...)`` or closes over float32 weights.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        name = getattr(func, "__name__", "")
+        if name in ("float", "half", "bfloat16") and args and isinstance(args[0], Tensor):
+            return args[0].double()
+        if name in ("dtype", "__get__", "_assert_tensor_metadata", "__setitem__", "copy_"):
+            return func(*args, **(kwargs or {}))
+        args, kwargs = tree_map(_as_float64, (args, kwargs or {}))
+        return tree_map(_as_float64, func(*args, **kwargs))
+
+
+SHORT = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def _as_float64(value: object) -> object:
+    if isinstance(value, torch.dtype):
+        return torch.float64 if value in SHORT else value
+    if isinstance(value, Tensor) and value.dtype in SHORT:
+        return value.double()
+    return value
 
 
 @contextmanager

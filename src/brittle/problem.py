@@ -131,11 +131,10 @@ class Problem:
 
     def double(self) -> "Problem":
         """The same question asked of the exact float64 copy, at the same points cast to float64."""
-        network = Network(self.network.double)
-        network._quiet = network._double = self.network.double
+        network = self.network.widened
         wide = lambda v: v.double() if v.is_floating_point() else v
         x = wide(self.x) if isinstance(self.x, Tensor) else {k: wide(v) for k, v in self.x.items()}
-        return replace(self, module=self.network.double, network=network, x=x)
+        return replace(self, module=network.original, network=network, x=x)
 
     # ---- evaluation ------------------------------------------------------------------------------------------------
 
@@ -296,8 +295,9 @@ class Problem:
 
     def _call(self, module: Callable, values: Mapping[str, Tensor]) -> object:
         if isinstance(self.x, Tensor):
-            return module(values["x"])
-        return module(**{name.removeprefix("x."): value for name, value in values.items()})
+            return self.network.run(lambda: module(values["x"]))
+        named = {name.removeprefix("x."): value for name, value in values.items()}
+        return self.network.run(lambda: module(**named))
 
 
 def _gradients(total: Tensor, leaves: Mapping[str, Tensor], retain: bool = False) -> dict[str, Tensor]:
