@@ -1,6 +1,7 @@
 """The doctor: is this measurement to be believed? All health checks on one model, its inputs and labels."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -105,7 +106,8 @@ def doctor(
     """
     before = state_digest(module) if callable(module) else ""
     try:
-        problem = _ask(module, x, labels, region, seed)
+        with _own_randomness(seed, "ask"):
+            problem = _ask(module, x, labels, region, seed)
     except Exception as reason:  # whatever user code raises is a finding here
         return Health((_cannot_ask(reason), *_still_untouched(module, before)))
     problem.network._seal = before
@@ -124,10 +126,7 @@ def _checks(moment: str) -> list[Method]:
 
 def _examine(method: Method, seed: int, *subject: object) -> Finding:
     """One check, with torch's global random state put back; one that raises becomes a warning that names the exception."""
-    problem = subject[0]
-    devices = [problem.device] if isinstance(problem, Problem) and problem.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(fold(seed, "check", method.name))
+    with _own_randomness(seed, method.name):
         try:
             return method.function(*subject, seed=seed)
         except Exception as reason:
@@ -140,6 +139,15 @@ def _examine(method: Method, seed: int, *subject: object) -> Finding:
                 consequence="warn",
                 value=type(reason).__name__,
             )
+
+
+@contextmanager
+def _own_randomness(seed: int, name: str) -> Iterator[None]:
+    """Torch's global generators, seeded for whoever draws from them inside, and put back afterwards."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(fold(seed, "check", name))
+        yield
 
 
 def _ask(module: Callable, x: object, labels: object, region: "Ball | Region | None", seed: int) -> Problem:
@@ -158,7 +166,11 @@ def _ask(module: Callable, x: object, labels: object, region: "Ball | Region | N
     pick = lambda v: v[at.to(v.device)]
     subset = {n: pick(v) for n, v in parts.items()} if isinstance(x, Mapping) else pick(parts["x"])
     problem = Problem(module, subset, pick(every), region)
-    problem.spec.check(every, problem.network.cache.setdefault("outputs", problem.clean_logits().shape[1]))
+    problem.spec.check(every, problem.clean_logits().shape[1])
+    if len(problem) > 2:
+        problem.take(
+            torch.arange((len(problem) + 1) // 2)
+        ).clean_logits()  # raises for a fixed batch size: nothing works then
     return replace(problem, index=at)
 
 

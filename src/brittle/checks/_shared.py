@@ -76,3 +76,18 @@ def interval(hits: Tensor, level: float = 0.95) -> tuple[float, float]:
 def share(hits: Tensor) -> float:
     """The share of True; 0 of nothing."""
     return float(hits.double().mean()) if hits.numel() else 0.0
+
+
+REPEATABLE = 1e-4  # of the largest logit: far above non-deterministic summation, far below any useful noise (folklore)
+
+
+def repetition(problem: Problem, times: int = 3) -> float:
+    """The largest difference of ``times`` further evaluations of the same inputs from the first: 0 for a deterministic forward."""
+    first, *others = [raw_logits(problem) for _ in range(times + 1)]
+    return max(difference(first, other) for other in others)
+
+
+def unrepeatable(name: str, title: str) -> Finding:
+    """The answer of a check that compares evaluations, for a forward whose evaluations differ anyhow."""
+    note = "Not judged, because repeated evaluations of the same inputs differ (see randomised forward, H4)."
+    return passed(name, title, note, value="not judged", remark=True)

@@ -1,7 +1,7 @@
 """H1: are the inputs in the range the model was trained on, and normalised once, not twice or never?"""
 
 from collections.abc import Iterator
-from math import inf
+from math import comb, inf
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from brittle.results import Finding
 
 ABOUT = About(
     promise="H1: no well-known rescaling of the inputs is classified much better, and the data fill the declared range",
-    reference="Carlini et al. 2019, evaluating adversarial robustness, checklist; the intervals: Clopper and Pearson 1934",
+    reference="Carlini et al. 2019, evaluating adversarial robustness, checklist; the paired test: McNemar 1947",
     answers="before",
     cost="up to 18 forward passes, none where every example is classified correctly",
 )
@@ -26,14 +26,15 @@ CONSTANTS = {  # the means and deviations that are common in model zoos, per num
     "Fashion-MNIST": ((0.2860,), (0.3530,)),
     "-1..1": ((0.5,), (0.5,)),
 }
+GAIN = 0.1  # less is no different range but another accuracy (folklore)
 NARROW = 0.01  # a declared range of which the data fill less than this share was meant for other units (folklore)
 
 
 def input_range(problem: Problem, *, seed: int = 0) -> Finding:
     """Quantiles of the data against the declared range, and clean accuracy of rescaled inputs against the inputs as given.
 
-    A rescaled version counts as better only where its exact interval lies above that of the given inputs and above the
-    share of the most frequent label, at level 0.99 with Bonferroni over the versions.
+    A rescaled version counts as better where it gains a tenth of the examples, the exact paired sign test rejects chance at
+    0.01 (Bonferroni over the versions), and it beats the share of the most frequent label.
     """
     part = few(problem, 128)
     spans = [_span(problem, leaf, v) for leaf, v in problem.inputs.items() if v.is_floating_point()]
@@ -49,7 +50,7 @@ def input_range(problem: Problem, *, seed: int = 0) -> Finding:
             f"The model expects other inputs: {how} they reach accuracy {theirs:.2f} instead of {ours:.2f}, so give them in "
             "that form or make the conversion the first layer of the model.",
             value=f"{ours:.2f} as given, {theirs:.2f} {how}",
-            threshold="disjoint exact intervals at level 0.99",
+            threshold=f"gain {GAIN:g}, sign test at 0.01",
         )
     for leaf, low, high, floor, ceiling in spans:
         if (high - low) < NARROW * (ceiling - floor) < inf and high > low:
@@ -97,19 +98,28 @@ def _better_version(problem: Problem) -> tuple[str, float, float] | None:
     versions = list(_versions(problem)) if not bool(given.all()) else []
     if not versions:
         return None
-    level = 1 - 0.01 / (len(versions) + 1)
-    majority = share(problem.labels == problem.labels.mode().values)
-    best = max(((*_judge(problem, x, level), how) for how, x in versions), key=lambda v: v[0])
-    if best[0] > max(interval(given, level)[1], majority):
-        return best[2], best[1], share(given)
+    how, hits = max(((how, _hits(problem, x)) for how, x in versions), key=lambda v: int(v[1].sum()))
+    gain, majority = share(hits) - share(given), share(problem.labels == problem.labels.mode().values)
+    chance = sign_test(int((hits & ~given).sum()), int((given & ~hits).sum()))
+    if gain >= GAIN and chance * len(versions) <= 0.01 and interval(hits)[0] > majority:
+        return how, share(hits), share(given)
     return None
 
 
-def _judge(problem: Problem, x: "Tensor | dict[str, Tensor]", level: float) -> tuple[float, float]:
-    """Lower end of the accuracy at these inputs, and the accuracy itself."""
+def _hits(problem: Problem, x: "Tensor | dict[str, Tensor]") -> Tensor:
+    """Which examples are classified correctly at these inputs."""
     logits = raw_logits(problem, x)
-    hits = correct(problem, logits) & logits.isfinite().all(1).cpu()
-    return interval(hits, level)[0], share(hits)
+    return correct(problem, logits) & logits.isfinite().all(1).cpu()
+
+
+def sign_test(gained: int, lost: int) -> float:
+    """P(at least ``gained`` of ``gained + lost`` fair coins): the exact one-sided test of McNemar for paired answers.
+
+    >>> sign_test(3, 0)
+    0.125
+    """
+    total = gained + lost
+    return sum(comb(total, k) for k in range(gained, total + 1)) / 2**total
 
 
 def _versions(problem: Problem) -> Iterator[tuple[str, "Tensor | dict[str, Tensor]"]]:

@@ -3,7 +3,7 @@
 import torch
 
 from brittle.about import About
-from brittle.checks._shared import difference, failed, few, passed, raw_logits
+from brittle.checks._shared import REPEATABLE, difference, failed, few, passed, raw_logits
 from brittle.problem import Problem
 from brittle.results import Finding
 
@@ -14,7 +14,6 @@ ABOUT = About(
     cost="5 forward passes",
 )
 TITLE = "randomised forward (H4)"
-RELATIVE = 1e-4  # of the largest logit: far above non-deterministic summation, far below any useful noise (folklore)
 
 
 def random_forward(problem: Problem, *, seed: int = 0) -> Finding:
@@ -23,7 +22,7 @@ def random_forward(problem: Problem, *, seed: int = 0) -> Finding:
     first, *others = [raw_logits(part) for _ in range(5)]
     change = max(difference(first, other) for other in others)
     flips = torch.stack([first.argmax(1) != other.argmax(1) for other in others]).any(0).double().mean()
-    limit = max(RELATIVE, 16 * torch.finfo(first.dtype).eps)
+    limit = max(REPEATABLE, 16 * torch.finfo(first.dtype).eps)
     value = f"{change:.2g}, {float(flips):.1%} flips"
     if change > limit:
         return failed(

@@ -4,7 +4,18 @@ import torch
 from torch import Tensor
 
 from brittle.about import About
-from brittle.checks._shared import correct, failed, few, moving, passed, raw_logits, share
+from brittle.checks._shared import (
+    REPEATABLE,
+    correct,
+    failed,
+    few,
+    moving,
+    passed,
+    raw_logits,
+    repetition,
+    share,
+    unrepeatable,
+)
 from brittle.norms import flat, spread
 from brittle.problem import Problem
 from brittle.randomness import per_example
@@ -14,7 +25,7 @@ ABOUT = About(
     promise="H10: along random directions, central differences of the margin agree with its gradient",
     reference="Athalye, Carlini and Wagner 2018, shattered gradients; Pintor et al. 2022, unstable predictions",
     answers="before",
-    cost="24 forward passes and 1 backward pass",
+    cost="30 forward passes and 1 backward pass",
 )
 TITLE = "shattered gradients (H10)"
 DIRECTIONS = 6
@@ -34,6 +45,8 @@ def shattered_gradients(problem: Problem, *, seed: int = 0) -> Finding:
     right = correct(part, raw_logits(part))
     if not moving(part) or not bool(right.any()):
         return passed("shattered_gradients", TITLE, "Not looked at: no correct example with a gradient.", remark=True)
+    if repetition(part) > REPEATABLE:
+        return unrepeatable("shattered_gradients", TITLE)
     part = part.take(right.nonzero()[:, 0])
     part = part.double() if _short(part) else part
     try:

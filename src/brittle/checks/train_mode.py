@@ -51,7 +51,7 @@ def train_mode(problem: Problem, *, seed: int = 0) -> Finding:
     said = []
     if active:
         said.append(
-            f"{len(active)} parts were in training mode ({', '.join(modal[:3]) or 'none that behaves differently'}); "
+            f"{len(active)} of its parts {'was' if len(active) == 1 else 'were'} in training mode ({', '.join(modal[:3]) or 'none that behaves differently'}); "
             f"the copy that is measured is in evaluation mode, with accuracy {share(quiet):.2f}"
         )
     if moved:
