@@ -152,11 +152,11 @@ def radius_witness(problem: Problem, tracker: Tracker, method: str, steps: int =
     if any(ball.p != 0 for ball in problem.region.values()):
         crossing = _crossing(part, far, clean.margin[at], sure, steps)
     witness = part.witness(_between(part, far, crossing), method)
-    for attempt in range(12):  # from 2^-22 of the distance up to all of it
+    for attempt in range(12):  # by 2^-22 of the distance up to all of it
         solid = witness.found & (torch.maximum(witness.margin, _exact(witness)) <= -sure)
         if bool(solid.all()):
             break
-        further = torch.where(solid, crossing, crossing * (1 + 2.0 ** (2 * attempt - 22))).clamp_max(1)
+        further = torch.where(solid, crossing, crossing * (1 + 2.0 ** (2 * attempt - 22)))
         tried = part.witness(_between(part, far, further), method)
         lower = tried.found & (~witness.found | (torch.maximum(tried.margin, _exact(tried)) <= -sure))
         witness = _either(~solid & lower, tried, witness)

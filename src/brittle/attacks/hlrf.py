@@ -39,8 +39,8 @@ def hlrf(
 
     Every row of the specification has a run of its own. At the iterate z the row f is linearised and the change v of smallest
     scale with ``f(z) + <grad f(z), c + v - z> = -overshoot`` is computed exactly, in the norms of the region and inside its ranges
-    (:func:`brittle.boundary.nearest_change`); z then moves towards c + v, at first all the way, at last a tenth of it. The
-    overshoot falls along. Runs that look far are dropped from stage to stage. On affine rows the first step is optimal.
+    (:func:`brittle.boundary.nearest_change`); z then moves towards c + v, at first nearly all the way, then a tenth of it, in the last step all of it.
+    The overshoot falls along. Runs that look far are dropped from stage to stage. On affine rows the first step is optimal.
 
     Guarantee: the witness violates the property where ``found``; every query counts, and the best one is shortened to the
     boundary. Deterministic: ``seed`` is not used.
@@ -106,10 +106,10 @@ def _run(
     predicted = torch.full((len(problem),), inf, dtype=torch.float64, device=problem.device)
     first, last = OVERSHOOT
     for k in steps:
-        left = 1 - k / total
+        left = 1 - (k + 1) / total
         change = _nearest(problem, tracker, point, row, aim * (first * left + last), room)
         predicted = sizes(problem, {leaf: centre[leaf] + change[leaf] for leaf in centre}).double()
-        pace = 0.1 + 0.9 * left
+        pace = 0.1 + 0.9 * left if left else 1.0
         point = {leaf: v + pace * (centre[leaf] + change[leaf] - v) for leaf, v in point.items()}
     with torch.no_grad():
         tracker.see(point, problem.rows(point))
