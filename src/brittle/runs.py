@@ -94,10 +94,11 @@ def audit(
     job = Job(Path(out), plan, models, x, labels, balls, noises, spec)
     mapped = _executor(executor, workers)
     _same_plan(job)
+    absent = [folder for folder in job.folder.parents if not folder.exists()]
     with locked(job.folder):
         remove_partial(job.folder)
         if not _same_plan(job):
-            _begin(job, sources or {})
+            _begin(job, sources or {}, absent)
         units = [*plan.parts(), *plan.explanations()]
         pending = [unit for unit in units if not _done(job, unit)]
         with reporter(len(units), len(units) - len(pending), progress) as advance:
@@ -130,14 +131,14 @@ def _same_plan(job: Job) -> bool:
     raise InputError(what, "the folder of the same plan", f"another plan: {'; '.join(different[:4])}", do)
 
 
-def _begin(job: Job, sources: Mapping[str, object]) -> None:
+def _begin(job: Job, sources: Mapping[str, object], absent: Sequence[Path]) -> None:
     """Check everything, then make the folder a run. A call that is refused leaves nothing behind."""
     try:
         with one_thread():
             examine(job)
             checks = before_checks(job)
     except BaseException:
-        _remove_empty(job.folder)
+        _remove_empty(job.folder, absent)
         raise
     facts = {
         "schema": SCHEMA,
@@ -187,7 +188,10 @@ def _executor(choice: str | Callable, workers: int) -> Callable:
     return getattr(import_module(f"brittle.executors.{choice}"), choice)
 
 
-def _remove_empty(folder: Path) -> None:
+def _remove_empty(folder: Path, absent: Sequence[Path]) -> None:
+    """Take back a folder that holds nothing yet, and the parents made for it."""
     if all(file.name == LOCK for file in folder.iterdir()):
         (folder / LOCK).unlink(missing_ok=True)
-        folder.rmdir()
+        for made in (folder, *absent):
+            if not any(made.iterdir()):
+                made.rmdir()
