@@ -22,6 +22,7 @@ from brittle.cli.verify import verify
 from brittle.errors import BracketError, InputError
 
 OK, FAILED, INVALID, USAGE, INTERRUPTED = 0, 1, 2, 3, 130
+RESUME = "interrupted; what was finished is kept, the same command goes on from there"
 
 app = typer.Typer(
     name="brittle",
@@ -60,13 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(arguments, standalone_mode=False, prog_name="brittle")
         sys.stdout.flush()
-        return int(code or OK)
+        return _say(RESUME, INTERRUPTED) if code == INTERRUPTED else int(code or OK)
     except InputError as problem:
         return _say(str(problem), USAGE)
     except BracketError as problem:
         return _say(str(problem), INVALID)
     except (KeyboardInterrupt, typer.Abort):
-        return _say("interrupted; what was finished is kept, the same command goes on from there", INTERRUPTED)
+        return _say(RESUME, INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone, for example `brittle list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
