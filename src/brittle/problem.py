@@ -56,6 +56,7 @@ class Problem:
             fill("region", as_region(self.region))
             fill("labels", as_labels(self.labels))
             check_inputs(self.inputs, self.labels)
+            fill("labels", self.labels.to(self.device))
         count = len(self.labels)
         fill("index", torch.arange(count) if self.index is None else self.index)
         fill(
@@ -256,10 +257,7 @@ class Problem:
         ``found`` needs the property to fail for the module as given and for its float64 copy, at exactly the stored values.
         A point outside its range, or whose logits are not finite, becomes the clean point. Costs two forward passes.
         """
-        with torch.no_grad():
-            own = self.margin(point)
-            exact = self.double().margin({k: v.to(torch.float64) for k, v in point.items()})
-        own, exact = own.to(torch.float64).cpu(), exact.to(torch.float64).cpu()
+        own, exact = self._both_margins(point)
         size = self.size(point)
         feasible = size.isfinite()
         found = (own <= 0) & (exact <= 0) & feasible
@@ -271,9 +269,18 @@ class Problem:
             "nan" if b else "found" if f else "rounding-only" if r else "none"
             for b, f, r in zip(broken.tolist(), found.tolist(), rounding.tolist(), strict=True)
         )
+        if not bool(keep.all()):  # the margins must be those of the point that is returned
+            clean_own, clean_exact = self._both_margins(self.centre)
+            own, exact = torch.where(keep.cpu(), own, clean_own), torch.where(keep.cpu(), exact, clean_exact)
         return Witness(kept, own, found, torch.where(found | rounding, size, inf), status, method, exact)
 
     # ---- private ---------------------------------------------------------------------------------------------------
+
+    def _both_margins(self, point: Point) -> tuple[Tensor, Tensor]:
+        """Margins (N,) of the module as given and of its float64 copy, both in float64 on the CPU."""
+        own = self.margin(point)
+        exact = self.double().margin({k: v.to(torch.float64) for k, v in point.items()})
+        return own.to(torch.float64).cpu(), exact.to(torch.float64).cpu()
 
     def _forward(self, point: Point) -> Tensor:
         values = {**self.inputs, **{k: v for k, v in point.items() if k in self.inputs}}
