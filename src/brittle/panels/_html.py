@@ -29,8 +29,8 @@ def fill(template: str, values: Mapping[str, object]) -> Markup:
 def number(value: float | None, digits: int = 3) -> str:
     """A measured number with ``digits`` significant digits.
 
-    >>> number(0.41234), number(1234.5), number(0.0000412), number(inf), number(None), number(0)
-    ('0.412', '1,234', '4.12 × 10⁻⁵', '∞', '–', '0')
+    >>> number(0.41234), number(1235.6), number(0.0000412), number(float("inf")), number(None), number(0)
+    ('0.412', '1,236', '4.12 × 10⁻⁵', '∞', '–', '0')
     """
     if value is None or value != value:
         return "–"
@@ -59,7 +59,7 @@ def percent(value: float | None, decimals: int = 0) -> str:
     for digits in (decimals, 1, 2, 3):
         text = f"{100 * value:.{digits}f}"
         if digits >= decimals and (value in (0, 1) or float(text) not in (0, 100)):
-            return f"{text}\u202f%".replace("\u202f", " ")
+            return f"{text} %"
     return "< 0.001 %" if value < 0.5 else "> 99.999 %"
 
 

@@ -62,7 +62,7 @@ def in_steps(ball: Mapping) -> str:
     """The radius in steps of an 8-bit image, where the range is [0, 1] and the norm measures distance."""
     if (ball.get("low"), ball.get("high")) != (0, 1) or str(ball.get("p")) == "0":
         return ""
-    return f"{number(255 * float(ball.get('radius', 0)))} of 255 steps"
+    return f"{number(255 * float(ball.get('radius', 0)))} steps"
 
 
 def breaks(specification: Mapping, plural: bool = False) -> str:

@@ -60,8 +60,8 @@ def _of_model(run, model: str, names: list[str], each: int) -> list[dict]:
 def nearest(found: Answers, most: int) -> np.ndarray:
     """Rows of the correctly classified examples with the smallest finite upper ends."""
     order = np.lexsort((found.example, found.upper))
-    keep = [i for i in order if np.isfinite(found.upper[i]) and found.upper[i] > 0 and not found.misclassified[i]]
-    return np.array(keep[:most], dtype=int)
+    good = np.isfinite(found.upper) & (found.upper > 0) & ~found.misclassified
+    return order[good[order]][:most]
 
 
 def _example(found: Answers, i: int, clean: np.ndarray, moved: np.ndarray, ball: Mapping, of: Unit) -> dict:

@@ -12,7 +12,7 @@ TEMPLATE = """
 {% if balls %}
 <div class="scroll"><table>
   <caption>Worst case: the change may be any point of the region</caption>
-  <thead><tr><th>region</th><th>what moves</th><th>norm</th><th class="n">radius</th><th class="n">as 8-bit image</th><th class="n">valid range</th></tr></thead>
+  <thead><tr><th>region</th><th>what moves</th><th>norm</th><th class="n">radius</th><th class="n">in 8-bit steps</th><th class="n">valid range</th></tr></thead>
   <tbody>{% for b in balls %}
   <tr><th>{{ b.name }}</th><td><code>{{ b.leaf }}</code></td><td>{{ b.norm }}</td><td class="n">{{ b.radius }}</td><td class="n">{{ b.steps or "–" }}</td><td class="n">{{ b.range }}</td></tr>
   {% endfor %}</tbody>

@@ -35,6 +35,7 @@ TEMPLATE = """
   {% for name, sentence in card.sentences %}
   <p class="sentence"><b class="name">{{ name }}</b> {{ sentence }}</p>
   {% endfor %}
+  {% if card.wrong %}<p class="quiet">Misclassified before anything moves, and counted with size 0: {{ card.wrong }}.</p>{% endif %}
   {% if card.rows %}
   <div class="scroll"><table>
     <caption>Accuracy inside the declared region</caption>
@@ -75,33 +76,25 @@ def radius_sentence(found: Answers, of: Unit, broken: tuple[str, str], level: fl
         return "Every example is misclassified before anything moves; there is no robustness to measure."
     low, high = middle(found.lower), middle(found.upper)
     half = "the one example" if len(found) == 1 else "half of the examples"
-    kind_low = guarantee(weakest(k for k, v in zip(found.lower_kind, found.lower, strict=True) if v >= low), level)
-    kind_high = guarantee(
-        weakest(k for k, v in zip(found.upper_kind, found.upper, strict=True) if v <= high and v > 0), level
-    )
-    wrong = int(found.misclassified.sum())
-    aside = f" Misclassified from the start, and counted with size 0: {share(wrong, len(found))}." if wrong else ""
     if high == 0:
-        return f"Half of the examples or more are misclassified before anything moves.{aside}"
-    below = f"no change with {of.noun} below {number(low)} can {many} ({kind_low})"
-    above = f"a change with {of.noun} {number(high)} {one} ({kind_high})"
+        return "Half of the examples or more are misclassified before anything moves."
+    below = f"no change with {of.noun} below {number(low)} can {many} ({_said(found.lower_kind, found.lower >= low, level)})"
+    above = f"a change with {of.noun} {number(high)} {one} ({_said(found.upper_kind, found.upper <= high, level)})"
     if low > 0 and isfinite(high):
-        return f"For {half}, {below}; for {half}, {above}.{aside}"
+        return f"For {half}, {below}; for {half}, {above}."
+    open_ended = int(np.isinf(found.upper).sum())
     if low > 0:
-        return f"For {half}, {below}; for more than half, no change that {one} was found.{aside}".replace(
-            "more than half", "as many" if len(found) > 1 else "it"
-        )
+        return f"For {half}, {below}; no change that {one} was found for {share(open_ended, len(found))}."
     proved = int((found.lower > 0).sum())
     nothing = f"Something is proved for only {share(proved, len(found))}" if proved else "Nothing is proved"
     if isfinite(high):
-        return f"{nothing}; for {half}, {above}.{aside}"
-    seen = int(np.isfinite(found.upper[~found.misclassified]).sum())
-    also = (
-        f"a change that {one} was found for only {share(seen, len(found))}"
-        if seen
-        else f"no change that {one} was found"
-    )
-    return f"{nothing}, and {also}.{aside}"
+        return f"{nothing}; for {half}, {above}."
+    return f"{nothing}, and no change that {one} was found for {share(open_ended, len(found))}."
+
+
+def _said(kinds: tuple[str, ...], relied: np.ndarray, level: float) -> str:
+    """What a statement may claim that relies on these examples; an example wrong from the start is its own witness."""
+    return guarantee(weakest(k for k, r in zip(kinds, relied, strict=True) if r and k != "none"), level)
 
 
 def probability_sentence(found: Answers, one: str, level: float) -> str:
@@ -131,7 +124,7 @@ def doubts(run, model: str) -> list[str]:
     if missing:
         found.insert(
             0,
-            f"{len(missing)} parts of this run are missing or damaged; the numbers cover the examples that are there. Run the same audit again to fill them in.",
+            f"Parts of this run that are missing or damaged: {len(missing)}. The numbers cover the examples that are there. Run the same audit again to fill them in.",
         )
     found += [str(f["doubt"]) for f in run.findings.get(model, {}).values() if f.get("doubt")]
     for question, names in (("radius", regions(run)), ("probability", laws(run))):
@@ -156,7 +149,17 @@ def _card(run, model: str, k: int) -> dict:
         "doubts": doubts(run, model),
         "sentences": sentences,
         "rows": rows,
+        "wrong": _wrong(run, model),
     }
+
+
+def _wrong(run, model: str) -> str:
+    """How many examples are wrong from the start; the same in every region."""
+    for name in regions(run):
+        found = answers(run, model, "radius", name)
+        if found.misclassified.any():
+            return share(int(found.misclassified.sum()), len(found))
+    return ""
 
 
 def _row(name: str, of: Unit, found: Answers) -> dict:

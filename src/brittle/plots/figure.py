@@ -9,7 +9,8 @@ from markupsafe import Markup
 from brittle.plots.marks import Mark, pixel
 from brittle.plots.scales import Scale, log_ticks, nice_ticks, tick_text
 
-TOP, RIGHT, BOTTOM = 26, 14, 44
+TOP, RIGHT, BOTTOM = 28, 14, 44
+ROOM = 7  # pixels around the frame in which a mark on its border is still whole
 CHARACTER = 7.0  # pixels: width of a digit at the tick labels' 12 px
 
 
@@ -46,8 +47,9 @@ def figure(marks: Sequence[Mark], x: Axis, y: Axis, *, label: str, width: float 
     """
     across, up = scales(x, y, width, height)
     inside = "".join(mark(across, up) for mark in marks)
-    frame = f'x="{pixel(across.start)}" y="{TOP}" width="{pixel(across.stop - across.start)}" height="{pixel(up.start - TOP)}"'
-    box = f"{pixel(across.start)} {TOP} {pixel(across.stop - across.start)} {pixel(up.start - TOP)}"
+    left, wide, high = across.start - ROOM, across.stop - across.start + 2 * ROOM, up.start - TOP + 2 * ROOM
+    frame = f'x="{pixel(left)}" y="{TOP - ROOM}" width="{pixel(wide)}" height="{pixel(high)}"'
+    box = f"{pixel(left)} {TOP - ROOM} {pixel(wide)} {pixel(high)}"
     return Markup(
         f'<svg class="plot" role="img" aria-label="{escape(label)}" viewBox="0 0 {pixel(width)} {pixel(height)}">'
         f"{_grid(y, across, up)}{_ticks(x, across, up)}"

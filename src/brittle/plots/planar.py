@@ -52,7 +52,7 @@ def contour_segments(
     """The pieces of a contour line, in data units.
 
     >>> contour_segments([0, 1], [0, 1], [[0, 1], [0, 1]], 0.25)
-    [((0.25, 0), (0.25, 1))]
+    [((0.25, 0.0), (0.25, 1.0))]
     """
     out = []
     for j in range(len(ys) - 1):

@@ -89,13 +89,19 @@ def tick_text(value: float, ticks: list[float], log: bool = False) -> str:
         return "0"
     exponent = floor(log10(abs(value)) + 1e-9)
     mantissa = value / 10.0**exponent
-    if log and abs(exponent) > 3 or not log and max(abs(t) for t in ticks) >= 1e5:
+    if (
+        log
+        and max(abs(log10(t)) for t in ticks) > 3.5
+        and exponent != 0
+        or not log
+        and max(abs(t) for t in ticks) >= 1e5
+    ):
         head = "" if abs(mantissa - 1) < 1e-9 else f"{mantissa:.3g}·"
         return f"{head}10{superscript(exponent)}"
     if log:
         return f"{value:.10g}"
-    step = min((b - a for a, b in zip(ticks, ticks[1:], strict=False)), default=abs(value))
-    decimals = max(0, -floor(log10(step) + 1e-9))
+    size = max(abs(t) for t in ticks)
+    decimals = next((d for d in range(12) if all(abs(round(t, d) - t) < 1e-9 * size for t in ticks)), 12)
     return f"{value:.{decimals}f}".replace("-", "−")
 
 
