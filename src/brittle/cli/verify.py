@@ -1,7 +1,8 @@
 """``brittle verify``: trust nothing but the model, the data and the records."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -27,14 +28,14 @@ def verify(
     from brittle.cli._table import render
     from brittle.store import load_run
 
-    recorded = load_run(run).sources
-    models = named_models(model) if model else recorded.get("models")
-    source = data or recorded.get("data")
+    recorded = _recorded(load_run(run).sources)
+    models = named_models(model) if model else recorded.models
+    source = data or recorded.data
     if not models or not source:
         raise InputError(
             f"run folder {run}", "recorded sources of model and data", "none", "give --model NAME=SPEC and --data SPEC"
         )
-    given = load(models, source, recorded.get("limit"), factory, trust_pickle)
+    given = load(models, source, recorded.limit, factory, trust_pickle)
     findings = bt.verify(run, given.models, given.data.x, given.data.labels)
     rows = [
         {"check": f.name.replace("_", " "), "verdict": f.doubt or "holds", "measured": f.value or f.note}
@@ -43,3 +44,20 @@ def verify(
     render(rows, ("check", "verdict", "measured"), "table")
     if any(f.consequence != "none" for f in findings):
         raise typer.Exit(1)
+
+
+class Sources(NamedTuple):
+    """Where a run says that its models and data came from; empty where it was made in Python without saying."""
+
+    models: dict[str, str]
+    data: str
+    limit: int | None
+
+
+def _recorded(sources: Mapping[str, object]) -> Sources:
+    models, limit = sources.get("models"), sources.get("limit")
+    return Sources(
+        {str(k): str(v) for k, v in models.items()} if isinstance(models, Mapping) else {},
+        str(sources.get("data") or ""),
+        limit if isinstance(limit, int) else None,
+    )

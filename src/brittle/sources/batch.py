@@ -1,7 +1,7 @@
 """Data as the questions read them: inputs and labels of equal length, out of whatever a user's object is."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ def as_data(value: object, limit: int | None = None, what: str = "data") -> Data
         _refuse_shuffling(value, what)
         return _join((_pair(batch, what) for batch in value), limit, what)
     if hasattr(value, "__getitem__") and hasattr(value, "__len__"):
-        return _join((_one(value[i], what) for i in range(_count(value, limit))), limit, what)
+        return _join((_one(item, what) for item in _items(value, limit)), limit, what)
     if isinstance(value, Iterable) and not isinstance(value, (str, Tensor)):
         return _join((_pair(batch, what) for batch in value), limit, what)
     raise InputError(
@@ -151,9 +151,10 @@ def _refuse_shuffling(loader: torch.utils.data.DataLoader, what: str) -> None:
         )
 
 
-def _count(value: object, limit: int | None) -> int:
-    count = len(value)  # pyright: ignore[reportArgumentType]
-    return count if limit is None else min(count, max(limit, 1))
+def _items(dataset: Any, limit: int | None) -> Iterator[object]:
+    """Only as many items as are asked for: each may be an image read from disk."""
+    count = len(dataset)
+    return (dataset[i] for i in range(count if limit is None else min(count, max(limit, 1))))
 
 
 def _is_array(value: object) -> bool:
