@@ -1,0 +1,280 @@
+"""Lower bounds of linear forms of the logits, one example at a time: the proof evaluated again from slopes alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from brittle._checker import planes
+from brittle._checker.affine import LAYERS, Affine, Reader, Unknown, affine, stencil, window_index
+from brittle._checker.arithmetic import EPSILON, FLOOR, Array, above, below, gamma
+from brittle._checker.pooling import pool_intercepts
+from brittle._checker.support import rooms, support
+from brittle.graph import Graph, Node, Ref
+
+ROWS = 256  # linear forms pulled back at once: bounds the memory, changes no result
+POOLS = ("max_pool1d", "max_pool2d")
+
+
+@dataclass(frozen=True)
+class Moving:
+    """One leaf of one example: where it is, and the ball cut by a box in which it moves."""
+
+    centre: Array
+    p: float
+    radius: float
+    low: Array | float = -np.inf
+    high: Array | float = np.inf
+    channels: int = 0
+
+    def interval(self) -> tuple[Array, Array]:
+        """The smallest box around the ball that the checker needs."""
+        down, up = rooms(self.centre, self.low, self.high)
+        if self.p == 0:
+            down, up = (np.where(self.radius >= 1, side, 0.0) for side in (down, up))
+        else:
+            down, up = np.minimum(down, self.radius), np.minimum(up, self.radius)
+        return np.where(down > 0, below(self.centre - down), self.centre), np.where(up > 0, above(self.centre + up), self.centre)
+
+    def least(self, rows: Array) -> Array:
+        """A lower bound of ``<row, v>`` over the region, for every row (R, D)."""
+        down, up = rooms(self.centre, self.low, self.high)
+        fall = support(-rows, self.p, self.radius, down, up, self.channels)
+        slack = gamma(rows.shape[1]) * (np.abs(rows) @ np.abs(self.centre) + fall)
+        return rows @ self.centre - fall - slack - FLOOR
+
+
+@dataclass(frozen=True)
+class Plane:
+    """``lower z + least <= f(z) <= upper z + most``; as matrices from the node's output back to its input."""
+
+    lower: csr_matrix | Array
+    least: Array
+    upper: csr_matrix | Array
+    most: Array
+
+
+@dataclass
+class Model:
+    """A graph made ready once: matrices of its affine operations, activations of the others."""
+
+    graph: Graph
+    moved: frozenset[str] = frozenset()
+    constants: dict[str, NDArray] = field(default_factory=dict)
+    known: dict[str, Node] = field(default_factory=dict)
+    maps: dict[str, Affine] = field(default_factory=dict)
+    flexible: dict[str, csr_matrix] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.known = self.graph.by_name
+        self.constants = {name: value.numpy(force=True) for name, value in self.graph.constants.items()}
+        names = {self.graph.parameters[p] for p in self.moved}
+        fixed = {k: v for k, v in self.constants.items() if k not in names}
+        for node in self.graph.nodes:
+            if node.op == "input" or node.op == "constant":
+                continue
+            if not node.varies:
+                fixed[node.name] = self.constants[node.name] = _folded(node, fixed)
+            elif self.shape_of(node) is None:
+                self.maps[node.name] = affine(node, self.known, self.constants if node.op in LAYERS else fixed)
+
+    def shape_of(self, node: Node) -> planes.Activation | str | None:
+        """The activation of a node, "pool", or None for an affine one."""
+        if node.op in POOLS:
+            return "pool"
+        numbers = {"leaky_relu": ("negative_slope",), "hardtanh": ("min_val", "max_val")}.get(node.op, ())
+        name, values = node.op, tuple(float(node.arguments[n]) for n in numbers)  # type: ignore[arg-type]
+        if node.op == "relu6":
+            name, values = "hardtanh", (0.0, 6.0)
+        if node.op in ("clamp", "clip", "clamp_min", "clamp_max"):
+            limit = lambda key, default: default if node.arguments.get(key) is None else float(node.arguments[key])  # type: ignore[arg-type]
+            name, values = "hardtanh", (limit("min", -np.inf), limit("max", np.inf))
+        return planes.activation(name, values)
+
+
+def _folded(node: Node, constants: Mapping[str, NDArray]) -> NDArray:
+    """Operations on constants that only regroup them."""
+    value = node.arguments.get("input")
+    if not isinstance(value, Ref) or value.name not in constants:
+        raise Unknown(f"{node.op} of constants")
+    old = constants[value.name]
+    rules = {
+        "reshape": lambda: old.reshape(node.shape),
+        "t": lambda: old.T,
+        "permute": lambda: old.transpose(node.arguments["dims"]),  # type: ignore[arg-type]
+        "transpose": lambda: old.swapaxes(node.arguments["dim0"], node.arguments["dim1"]),  # type: ignore[arg-type]
+        "neg": lambda: -old,
+    }
+    if node.op not in rules:
+        raise Unknown(f"{node.op} of constants")
+    return rules[node.op]()
+
+
+def forward(model: Model, inputs: Mapping[str, Array]) -> Array:
+    """The logits of one example, by the checker's own arithmetic: shows that its graph is the module's function."""
+    values = {model.graph.inputs[leaf]: value.reshape(-1) for leaf, value in inputs.items()}
+    for node in model.graph.nodes:
+        if not node.varies or node.name in values:
+            continue
+        if node.name in model.maps:
+            part = model.maps[node.name]
+            values[node.name] = sum((m @ values[s] for s, m in part.parts), part.bias)
+            continue
+        z, shape = values[node.sources[0]], model.shape_of(node)
+        if isinstance(shape, planes.Activation):
+            values[node.name] = shape.value(z)
+        else:
+            index = window_index(Reader(node, model.known, model.constants))
+            values[node.name] = np.where(index >= 0, z[index], -np.inf).max(1)
+    return values[model.graph.output]
+
+
+def rows_below(model: Model, leaves: Mapping[str, Moving], fixed: Mapping[str, Array], proof: Mapping[str, Array],
+               coefficients: Array, offsets: Array) -> Array:
+    """Proved lower bounds (R,) of ``coefficients @ logits + offsets`` over the region of one example.
+
+    leaves  moving leaves; fixed: the inputs that stay; proof: ``"NODE.lower_slope"`` and ``"NODE.upper_slope"`` of this
+    example. A node without slopes gets planes of slope 0, which is interval arithmetic.
+    Raises :class:`Unknown` where a moving parameter meets an operation other than a layer.
+    """  # fmt: skip
+    walk = _Walk(model, leaves, fixed, proof)
+    for node in model.graph.nodes:
+        if node.varies and node.op != "input":
+            walk.step(node)
+    return walk.below(model.graph.output, coefficients, offsets)
+
+
+class _Walk:
+    """Intervals and planes of one example, node after node."""
+
+    def __init__(self, model: Model, leaves: Mapping[str, Moving], fixed: Mapping[str, Array], proof: Mapping[str, Array]) -> None:
+        self.model, self.proof = model, proof
+        self.leaves: dict[str, Moving] = {}
+        self.low: dict[str, Array] = {}
+        self.high: dict[str, Array] = {}
+        self.planes: dict[str, Plane] = {}
+        self.slop: dict[str, Array] = {}
+        self.room: dict[str, Array] = {}
+        for leaf, name in model.graph.inputs.items():
+            ball = leaves[leaf] if leaf in leaves else Moving(fixed[leaf].reshape(-1), np.inf, 0.0)
+            self.leaves[name] = ball
+            self.low[name], self.high[name] = ball.interval()
+        for leaf, ball in leaves.items():
+            if leaf not in model.graph.inputs:
+                low, high = ball.interval()
+                self.room[model.graph.parameters[leaf.removeprefix("param:")]] = above(np.maximum(high - ball.centre, ball.centre - low))
+
+    def largest(self, name: str) -> Array:
+        return np.maximum(np.abs(self.low[name]), np.abs(self.high[name]))
+
+    def step(self, node: Node) -> None:
+        if node.name in self.model.maps:
+            self._affine(node)
+            return
+        source = node.sources[0]
+        unit = np.eye(len(self.low[source]))
+        zero = np.zeros(len(unit))
+        self.low[source] = np.maximum(self.low[source], self.below(source, unit, zero))
+        self.high[source] = np.minimum(self.high[source], -self.below(source, -unit, zero))
+        if not (np.isfinite(self.low[source]).all() and np.isfinite(self.high[source]).all()):
+            raise Unknown(f"{node.op} of an unbounded value")
+        self.planes[node.name] = self._pool(node) if node.op in POOLS else self._activation(node)
+
+    def below(self, name: str, rows: Array, offsets: Array) -> Array:
+        """Lower bounds of ``rows @ value(name) + offsets``, block by block."""
+        blocks = range(0, len(rows), ROWS)
+        return np.concatenate([self._pull(name, rows[i : i + ROWS], offsets[i : i + ROWS]) for i in blocks])
+
+    def _affine(self, node: Node) -> None:
+        part = self.model.maps[node.name]
+        low = high = part.bias
+        size = part.size
+        for source, matrix in part.parts:
+            rise, fall = matrix.maximum(0), matrix.minimum(0)
+            low = low + rise @ self.low[source] + fall @ self.high[source]
+            high = high + rise @ self.high[source] + fall @ self.low[source]
+            size = size + abs(matrix) @ self.largest(source)
+        self.slop[node.name] = gamma(part.terms) * size + self._flexible(node) + FLOOR
+        self.low[node.name], self.high[node.name] = below(low - self.slop[node.name]), above(high + self.slop[node.name])
+
+    def _flexible(self, node: Node) -> Array | float:
+        """How far moving parameters carry a layer: ``|dW| max|h| + |db|``."""
+        if node.op not in LAYERS:
+            return 0.0
+        total: Array | float = 0.0
+        name = lambda key: getattr(node.arguments[key], "name", "")
+        taps = stencil(Reader(node, self.model.known, self.model.constants)) if {name("weight"), name("bias")} & set(self.room) else None
+        if name("weight") in self.room:
+            total = total + taps.matrix(self.room[name("weight")]) @ self.largest(node.sources[0])  # type: ignore[union-attr]
+        if name("bias") in self.room:
+            total = total + self.room[name("bias")][taps.bias]  # type: ignore[union-attr]
+        return total * (1 + gamma(self.model.maps[node.name].terms))
+
+    def _activation(self, node: Node) -> Plane:
+        f, source = self.model.shape_of(node), node.sources[0]
+        low, high = self.low[source], self.high[source]
+        lower, upper = self._slope(node, "lower_slope", low.shape), self._slope(node, "upper_slope", low.shape)
+        self.low[node.name], self.high[node.name] = planes.image(f, low, high)  # type: ignore[arg-type]
+        return Plane(lower, planes.intercepts(f, lower, low, high)[0], upper, planes.intercepts(f, upper, low, high)[1])  # type: ignore[arg-type]
+
+    def _pool(self, node: Node) -> Plane:
+        index, source = window_index(Reader(node, self.model.known, self.model.constants)), node.sources[0]
+        inside = index >= 0
+        low = np.where(inside, self.low[source][index], self.low[source][index].min(1, keepdims=True, where=inside, initial=np.inf))
+        high = np.where(inside, self.high[source][index], low)  # a tap outside stands for the least inside: never the maximum
+        self.low[node.name], self.high[node.name] = low.max(1), high.max(1)
+        slopes = [np.where(inside, self._slope(node, side, index.shape), 0.0) for side in ("lower_slope", "upper_slope")]
+        rows, taps = np.nonzero(inside)
+        shape = (len(index), len(self.low[source]))
+        back = [csr_matrix((s[rows, taps], (rows, index[rows, taps])), shape=shape) for s in slopes]
+        least, most = pool_intercepts(*slopes, low, high)
+        return Plane(back[0], least, back[1], most)
+
+    def _slope(self, node: Node, side: str, shape: tuple[int, ...]) -> Array:
+        stored = self.proof.get(f"{node.name}.{side}")
+        if stored is None:
+            return np.zeros(shape)
+        if stored.size != prod(shape) or not np.isfinite(stored).all():
+            raise Unknown(f"slopes of {node.name} with shape {stored.shape} or not finite")
+        return stored.reshape(shape).astype(np.float64)
+
+    def _pull(self, name: str, rows: Array, offsets: Array) -> Array:
+        pending, total, size = {name: rows}, offsets, np.abs(offsets)
+        steps = 0
+        for node in reversed(self.model.graph.nodes):
+            if node.name not in pending:
+                continue
+            if node.name in self.leaves:
+                value = self.leaves[node.name].least(pending.pop(node.name))
+                total, size = total + value, size + np.abs(value)
+                continue
+            rows = pending.pop(node.name)
+            constant, lost, back = self._through(node, rows)
+            total, size, steps = total + constant - lost, size + np.abs(constant) + lost, steps + 2
+            for source, piece in back:
+                pending[source] = pending[source] + piece if source in pending else piece
+                total = total - EPSILON * (np.abs(pending[source]) @ self.largest(source))
+        return below(total - gamma(steps) * size - FLOOR)
+
+    def _through(self, node: Node, rows: Array) -> tuple[Array, Array, list[tuple[str, Array]]]:
+        """(constant, what rounding and moving parameters may cost, rows on the sources) of rows pulled through one node."""
+        wide = np.abs(rows)
+        if node.name in self.model.maps:
+            part = self.model.maps[node.name]
+            count = len(self.slop[node.name])
+            return rows @ part.bias, wide @ self.slop[node.name] * (1 + gamma(count)), [(s, _times(rows, m)) for s, m in part.parts]
+        plane, source = self.planes[node.name], node.sources[0]
+        up, down = np.maximum(rows, 0), np.minimum(rows, 0)
+        constant = up @ plane.least + down @ plane.most
+        piece = _times(up, plane.lower) + _times(down, plane.upper)
+        reach = _times(up, abs(plane.lower)) - _times(down, abs(plane.upper))
+        heights = np.maximum(np.abs(plane.least), np.abs(plane.most))
+        lost = gamma(rows.shape[1]) * (wide @ heights) + gamma(8) * (reach @ self.largest(source))
+        return constant, lost, [(source, piece)]
+
+
+def _times(rows: Array, factor: csr_matrix | Array) -> Array:
+    return rows * factor if isinstance(factor, np.ndarray) else np.asarray(factor.T @ rows.T).T
