@@ -18,6 +18,7 @@ ALIASES = {
     "type_as", "dropout", "dropout_", "feature_dropout", "alpha_dropout", "feature_alpha_dropout",
 }  # fmt: skip
 RESHAPES = {"view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as"}
+LAST = 2**63 - 1  # the end of a slice that has none
 SPLITS = {"split", "split_with_sizes", "chunk", "tensor_split", "unsafe_split", "unsafe_chunk"}
 
 
@@ -154,11 +155,13 @@ class _Build:
             return  # a size; read off where it is used
         arguments = self._arguments(node)
         source = node.args[0] if node.args and isinstance(node.args[0], torch.fx.Node) else None
-        if source is not None and op in ALIASES and self._is_copy(node, source, arguments):
+        copies = _is_everything(arguments) if op == "slice" else op in ALIASES
+        if source is not None and copies and self._is_copy(node, source, arguments):
             self.names[node] = self.names[source]
             return
         if op == "getitem" and source is not None:
             op, arguments = self._piece(node, source, arguments)
+            target = {"slice": "aten.slice.Tensor", "select": "aten.select.int"}.get(op, target)
         varies = any(self.known[name].varies for name in references(arguments.values()))
         if op in RESHAPES:
             op, arguments = "reshape", {"input": arguments["input"]}
@@ -208,13 +211,21 @@ class _Build:
         if isinstance(value, torch.fx.Node):
             size = value.meta.get("val")
             if isinstance(size, (int, torch.SymInt)):
-                return _multiple(size, self.size)
+                known = _multiple(size, self.size)
+                if known is None:
+                    raise NotCertified("a size inside the module is no multiple of the number of examples")
+                return known
             return Ref(self.names.get(value, value.name))
         return value
 
 
-def _multiple(size: object, batch: int | None) -> "int | Batch":
-    """A size as a plain integer, or as a multiple of the number of examples."""
+def _is_everything(arguments: dict[str, object]) -> bool:
+    """``x[:]``, which ``x[:, 1]`` begins with."""
+    return not arguments["start"] and arguments["step"] == 1 and (arguments["end"] is None or arguments["end"] == LAST)
+
+
+def _multiple(size: object, batch: int | None) -> "int | Batch | None":
+    """A size as a plain integer, or as a multiple of the number of examples; None where it is neither."""
     if isinstance(size, int):
         return Batch(1) if batch is not None and size == batch else size
     expression = size.node.expr
@@ -223,7 +234,7 @@ def _multiple(size: object, batch: int | None) -> "int | Batch":
         return int(expression)
     if at(2) * 3 == at(3) * 2 and at(2) * 7 == at(7) * 2 and at(2) % 2 == 0:
         return Batch(at(2) // 2)
-    raise NotCertified("a size inside the module is no multiple of the number of examples")
+    return None
 
 
 def _is_number(size: object) -> bool:

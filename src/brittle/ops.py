@@ -99,7 +99,7 @@ def _check_affine(node: Node, known: Mapping[str, Node]) -> None:
         raise NotCertified(f"operation {node.op} of two moving values")
     if node.op == "div" and _varies(node.arguments["other"], known):
         raise NotCertified("operation div by a moving value")
-    broadcast = node.op in ("add", "sub", "rsub", "mul", "div")
+    broadcast = node.op in ("add", "sub", "rsub", "mul", "div", "expand")
     if broadcast and any(len(m.shape) + 1 != rank for m in moving):
         raise NotCertified(f"operation {node.op} mixes examples")
     constants = [known[name] for name in node.sources if not known[name].varies]
@@ -107,13 +107,13 @@ def _check_affine(node: Node, known: Mapping[str, Node]) -> None:
         raise NotCertified(f"operation {node.op} with a constant for every position in the batch")
     if broadcast and any(len(c.shape) >= rank and c.shape[-rank] != 1 for c in constants):
         raise NotCertified(f"operation {node.op} with a constant for every position in the batch")
-    rank_in = max((len(m.shape) + 1 for m in moving), default=rank)
+    rank_in = rank if node.op == "stack" else max(len(m.shape) + 1 for m in moving)
     for name in row.axes:
         axes = node.arguments.get(name)
         axes = axes if isinstance(axes, tuple) else (axes,)
         if node.op == "permute":
             axes = axes[1:] if axes and axes[0] == 0 else (0,)
-        if any(a is None or int(a) % max(rank_in, 1) == 0 for a in axes):
+        if any(a is None or int(a) % rank_in == 0 for a in axes):
             raise NotCertified(f"operation {node.op} mixes examples")
     if node.op == "matmul" and not (_varies(node.arguments["input"], known) and len(known[node.sources[1]].shape) <= 2):
         raise NotCertified("operation matmul with a constant on the left")
@@ -295,6 +295,7 @@ AFFINE: dict[str, Affine] = {
     "cat": Affine(axes=("dim",)),
     "stack": Affine(axes=("dim",)),
     "constant_pad_nd": Affine(_one, ("value",)),
+    "pad": Affine(_one, ("value",)),
     "expand": Affine(),
 }
 
