@@ -4,6 +4,7 @@ import io
 import random
 import sys
 import time
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -20,10 +21,10 @@ from brittle.about import About
 from brittle.checks.input_range import sign_test
 from brittle.digest import state_digest
 from brittle.discovery import Method, methods
-from brittle.health import CONSEQUENCES, Health, doctor
+from brittle.health import CONSEQUENCES, Health, after, doctor
 from brittle.problem import Problem
 from brittle.region import Ball
-from brittle.results import Finding
+from brittle.results import Ends, Finding
 
 BEFORE = [m for m in methods("checks") if m.about.answers == "before"]
 AFTER = [m for m in methods("checks") if m.about.answers == "after"]
@@ -43,7 +44,7 @@ def digits():
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     optimiser = torch.optim.Adam(module.parameters(), 0.02)
-    for _ in range(60):
+    for _ in range(40):
         optimiser.zero_grad()
         nn.functional.cross_entropy(module(x[:1200]), y[:1200]).backward()
         optimiser.step()
@@ -86,10 +87,15 @@ def test_a_healthy_model_raises_no_alarm(case, bounded):
     assert {f.name for f in health.findings} == {m.name for m in BEFORE}
 
 
-def test_digits_raise_no_alarm_and_the_control_of_the_broken_zoo_neither():
+@pytest.mark.parametrize(
+    "ball", [Ball(p=2, radius=1.0, low=0, high=1), {"0.weight": Ball(p=torch.inf, radius=0.01)}, None], ids=str
+)
+def test_digits_raise_no_alarm(ball):
     module, x, labels = digits()
-    for ball in (Ball(p=2, radius=1.0, low=0, high=1), {"0.weight": Ball(p=torch.inf, radius=0.01)}, None):
-        assert doctor(module, x, labels, region=ball).verdict == "ok"
+    assert doctor(module, x, labels, region=ball).verdict == "ok"
+
+
+def test_the_control_of_the_broken_zoo_is_healthy():
     assert doctor(*broken.healthy()).verdict == "ok"
 
 
@@ -197,3 +203,108 @@ def test_the_sign_test_is_the_binomial_tail():
     for gained, lost in [(0, 0), (5, 0), (7, 3), (2, 9)]:
         expected = binomtest(gained, gained + lost, alternative="greater").pvalue if gained + lost else 1.0
         assert sign_test(gained, lost) == pytest.approx(expected)
+
+
+# ---- after a measurement -------------------------------------------------------------------------------------------
+
+
+def measured() -> tuple[Problem, bt.Bracket]:
+    """The affine plane with its exact radii 0.4, 0.4 and 0.2 as both ends, and the nearest boundary points (a hair beyond)."""
+    module, x, labels = zoo.affine()
+    problem = Problem(module, x, labels, Ball(p=2, radius=1.0))
+    margin = problem.margin(problem.centre).double()
+    normal = torch.tensor([[3.0, -4.0]]).double() / 5 * torch.tensor([[-1.0], [1.0], [-1.0]])
+    point = x.double() + normal * (margin / 5 * (1 + 1e-5))[:, None]
+    witness = problem.witness({"x": point.float()}, "by hand")
+    assert bool(witness.found.all())
+    three = ("by hand",) * 3
+    bracket = bt.Bracket(
+        "radius", margin / 5 * 0.999, witness.size, Ends(("proved",) * 3, ("witnessed",) * 3), ("ok",) * 3, Ends(three, three),
+        witness=witness,
+    )  # fmt: skip
+    return problem, bracket
+
+
+def verdicts(problem: Problem, bracket: bt.Bracket) -> dict[str, str]:
+    findings = after(problem, bracket, seed=1)
+    for finding in findings:
+        assert_well_formed(finding)
+    assert {f.name for f in findings} == {m.name for m in AFTER}
+    return {f.name: f.consequence for f in findings if f.consequence not in ("none", "note")}
+
+
+def test_a_sound_measurement_raises_no_alarm_but_that_three_are_few():
+    assert verdicts(*measured()) == {"sample_size": "warn"}
+
+
+def test_a_point_larger_than_claimed_is_invalid():
+    problem, bracket = measured()
+    short = replace(bracket, lower=bracket.lower / 2, upper=bracket.upper * (1 - 1e-5))
+    assert verdicts(problem, short)["feasibility"] == "invalid"
+    assert "feasibility" not in verdicts(problem, replace(bracket, upper=bracket.upper * (1 - 1e-8)))
+
+
+def test_a_point_outside_the_range_is_invalid():
+    problem, bracket = measured()
+    assert verdicts(problem.within(Ball(p=2, radius=1.0, low=0, high=1.0)), bracket)["feasibility"] == "invalid"
+
+
+def test_a_point_that_does_not_fail_again_is_invalid():
+    problem, bracket = measured()
+    point = {"x": torch.cat([bracket.witness.point["x"][:2], problem.x[2:]])}
+    assert verdicts(problem, replace(bracket, witness=replace(bracket.witness, point=point)))["replay"] == "invalid"
+
+
+def test_a_misclassified_example_with_credit_is_invalid():
+    problem, bracket = measured()
+    wrong = Problem(problem.module, problem.x, torch.tensor([0, 1, 1]), problem.region)
+    assert verdicts(wrong, bracket)["counts"] == "invalid"
+
+
+def test_a_search_that_comes_back_with_nothing_is_doubted_unless_a_range_may_explain_it():
+    problem, bracket = measured()
+    nothing = replace(bracket.witness, found=torch.zeros(3, dtype=torch.bool), status=("none",) * 3)
+    empty = replace(bracket, upper=torch.full((3,), torch.inf).double(), witness=nothing)
+    assert verdicts(problem, empty)["counts"] == "warn"
+    assert "counts" not in verdicts(problem.within(Ball(p=2, radius=1.0, low=-5, high=5)), empty)
+
+
+def test_noise_that_beats_the_attack_is_found():
+    problem, bracket = measured()
+    weak = replace(bracket, upper=bracket.upper * 3, witness=replace(bracket.witness, size=bracket.witness.size * 3))
+    assert verdicts(problem, weak)["noise_against_attack"] == "invalid"
+    one = replace(bracket, upper=bracket.upper * torch.tensor([3.0, 1.0, 1.0]))
+    assert verdicts(problem, one)["noise_against_attack"] == "warn"
+
+
+def test_data_of_another_class_refute_both_ends():
+    problem, bracket = measured()
+    gap = float((problem.x[1] - problem.x[2]).norm())  # example 1 has the other class
+    far = torch.tensor([0.1, 0.1, 1.001 * gap]).double()
+    assert (
+        verdicts(problem, replace(bracket, lower=far / 2, upper=torch.maximum(bracket.upper, far)))["nearest_other"]
+        == "warn"
+    )
+    assert verdicts(problem, replace(bracket, lower=far, upper=far.clamp_min(2)))["nearest_other"] == "stop"
+    near = torch.tensor([0.1, 0.1, 0.999 * gap]).double()
+    assert "nearest_other" not in verdicts(problem, replace(bracket, lower=near / 2, upper=near))
+
+
+def test_enough_examples_are_enough():
+    from brittle.checks.sample_size import sample_size
+
+    problem, bracket = measured()
+    for count, consequence in [(3, "warn"), (12, "warn"), (20, "note"), (100, "note"), (500, "none")]:
+        many = problem.take(torch.zeros(count, dtype=torch.long))
+        assert sample_size(many, bracket).consequence == consequence
+
+
+@pytest.mark.parametrize("case", zoo.CASES, ids=lambda c: c.name)
+@pytest.mark.parametrize("question", [bt.radius, bt.margin, bt.accuracy])
+def test_checks_afterwards_understand_every_answer(case, question):
+    module, x, labels = case.make()
+    problem = Problem(module, x, labels, region(case))
+    findings = after(problem, question(problem, effort="quick"))
+    assert not [f.note for f in findings if "could not run" in f.title]
+    worst = {f.name: f.consequence for f in findings if f.consequence in ("invalid", "stop")}
+    assert worst.keys() <= {"noise_against_attack"}  # an attack in a hurry may be beaten, and is then told so
