@@ -19,7 +19,7 @@ from brittle.validation import as_labels, check_inputs, check_region
 Point = Mapping[str, Tensor]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Problem:
     """Does the property survive everywhere in the region? Attacks, bounds, noise and diagnostics are functions of this.
 
@@ -33,7 +33,7 @@ class Problem:
     The remaining fields are filled in: ``index`` identifies the examples (randomness is folded from it), ``scale`` (N,)
     multiplies all radii of an example.
 
-    >>> problem = Problem(nn.Linear(2, 3), torch.zeros(1, 2), torch.tensor([0]), Ball(p=2, radius=1.0))
+    >>> problem = Problem(torch.nn.Linear(2, 3), torch.zeros(1, 2), torch.tensor([0]), Ball(p=2, radius=1.0))
     >>> problem.leaves, len(problem)
     (('x',), 1)
     """
@@ -41,32 +41,43 @@ class Problem:
     module: Callable
     x: Tensor | Mapping[str, Tensor]
     labels: Tensor
-    region: Ball | Region | None = None
-    spec: Specification | None = None
-    index: Tensor | None = None
-    scale: Tensor | None = None
-    network: Network = field(default=None, repr=False)  # type: ignore[assignment]
-    checked: bool = field(default=False, repr=False)
+    region: Region
+    spec: Specification
+    index: Tensor
+    scale: Tensor
+    network: Network = field(repr=False)
+    checked: bool = field(repr=False)
 
-    def __post_init__(self) -> None:
+    def __init__(  # written out because every field is narrower than what a caller may give
+        self,
+        module: Callable,
+        x: Tensor | Mapping[str, Tensor],
+        labels: Tensor,
+        region: Ball | Region | None = None,
+        spec: Specification | None = None,
+        index: Tensor | None = None,
+        scale: Tensor | None = None,
+        network: Network | None = None,
+        checked: bool = False,
+    ) -> None:
         fill = lambda name, value: object.__setattr__(self, name, value)
-        if self.network is None:
-            fill("network", Network(self.module))
-        if not self.checked:
-            fill("region", as_region(self.region))
-            fill("labels", as_labels(self.labels))
+        fill("module", module)
+        fill("x", x)
+        fill("labels", labels if checked else as_labels(labels))
+        fill("region", region if checked else as_region(region))
+        fill("spec", spec)
+        fill("network", Network(module) if network is None else network)
+        fill("checked", checked)
+        if not checked:
             check_inputs(self.inputs, self.labels)
             fill("labels", self.labels.to(self.device))
         count = len(self.labels)
-        fill("index", torch.arange(count) if self.index is None else self.index)
-        fill(
-            "scale",
-            torch.ones(count, dtype=torch.float64) if self.scale is None else self.scale.to(torch.float64).cpu(),
-        )
-        if not self.checked:
+        fill("index", torch.arange(count) if index is None else index)
+        fill("scale", torch.ones(count, dtype=torch.float64) if scale is None else scale.to(torch.float64).cpu())
+        if not checked:
             check_region(self.region, self.inputs, self.network.parameters())
             logits = self.clean_logits()
-            if self.spec is None:
+            if spec is None:
                 fill("spec", Threshold() if logits.shape[1] == 1 else Untargeted())
             self.spec.check(self.labels, logits.shape[1])
             fill("checked", True)
