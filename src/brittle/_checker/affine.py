@@ -28,7 +28,9 @@ class Affine:
     @property
     def terms(self) -> int:
         """The largest number of products summed into one output, or one input summed from outputs."""
-        counts = [max(np.diff(m.indptr).max(initial=0), np.diff(m.tocsc().indptr).max(initial=0)) for _, m in self.parts]
+        counts = [
+            max(np.diff(m.indptr).max(initial=0), np.diff(m.tocsc().indptr).max(initial=0)) for _, m in self.parts
+        ]
         return int(sum(counts)) + len(self.bias)
 
 
@@ -166,7 +168,9 @@ def _reduce(read: Reader) -> Affine:
     kept = [1 if axis in axes else n for axis, n in enumerate(source.shape)]
     out = np.broadcast_to(np.arange(prod(kept)).reshape(kept), source.shape).reshape(-1)
     weight = 1 / (len(out) // prod(kept)) if read.node.op == "mean" else 1.0
-    return _one(source, csr_matrix((np.full(len(out), weight), (out, np.arange(len(out)))), shape=(prod(kept), len(out))))
+    return _one(
+        source, csr_matrix((np.full(len(out), weight), (out, np.arange(len(out)))), shape=(prod(kept), len(out)))
+    )
 
 
 def _sum(read: Reader) -> Affine:
@@ -177,7 +181,9 @@ def _sum(read: Reader) -> Affine:
     parts = []
     for name, weight in zip(("input", "other"), weights):
         if read.varies(name):
-            parts.append((read.source(name).name, weight * _gather(_broadcast(read, name), prod(read.source(name).shape))))
+            parts.append(
+                (read.source(name).name, weight * _gather(_broadcast(read, name), prod(read.source(name).shape)))
+            )
         else:
             constant = weight * _spread(read, read.constant(read[name]))
             bias, size = bias + constant, size + np.abs(constant)

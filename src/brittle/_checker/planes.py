@@ -54,7 +54,10 @@ def activation(op: str, parameters: tuple[float, ...]) -> Activation | None:
     if op == "hardtanh":
         least, most = parameters
         return _piecewise((least, most), lambda z: np.clip(z, least, most))
-    return {"tanh": Activation(np.tanh, (), _tanh_touching), "sigmoid": Activation(_sigmoid, (), _sigmoid_touching)}.get(op)
+    return {
+        "tanh": Activation(np.tanh, (), _tanh_touching),
+        "sigmoid": Activation(_sigmoid, (), _sigmoid_touching),
+    }.get(op)
 
 
 def _piecewise(kinks: tuple[float, ...], value: Callable[[Array], Array]) -> Activation:

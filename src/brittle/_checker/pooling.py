@@ -13,7 +13,12 @@ def pool_intercepts(lower: Array, upper: Array, low: Array, high: Array) -> tupl
     ``max_j x_j - s . x >= (1 - t) max_j x_j``, and the maximum lies between ``max_j low_j`` and ``max_j high_j``;
     a negative slope adds its least ``|s_j| low_j``.
     """
-    outward = 8 * (low.shape[1] + 4) * EPSILON * ((1 + np.abs(lower) + np.abs(upper)) * np.maximum(np.abs(low), np.abs(high))).sum(1)
+    outward = (
+        8
+        * (low.shape[1] + 4)
+        * EPSILON
+        * ((1 + np.abs(lower) + np.abs(upper)) * np.maximum(np.abs(low), np.abs(high))).sum(1)
+    )
     rest = 1 - np.maximum(lower, 0).sum(1)
     least = np.minimum(rest * low.max(1), rest * high.max(1)) + (np.maximum(-lower, 0) * low).sum(1)
     others = np.maximum(-upper * low, -upper * high)

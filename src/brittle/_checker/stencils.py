@@ -10,7 +10,9 @@ from scipy.sparse import csr_matrix
 from brittle._checker.arithmetic import Array
 
 Index = NDArray[np.int64]
-LARGEST = 20_000_000  # products of one layer; beyond it a layer is reported as not checked instead of filling the memory
+LARGEST = (
+    20_000_000  # products of one layer; beyond it a layer is reported as not checked instead of filling the memory
+)
 
 
 class TooLarge(ValueError):
@@ -43,7 +45,9 @@ class Stencil:
 
     def interval(self, weight: tuple[Array, Array], value: tuple[Array, Array]) -> tuple[Array, Array]:
         """Sums of interval products, before rounding slack: weights and inputs both move."""
-        (w0, w1), (x0, x1) = (tuple(v.reshape(-1)[k] for v in pair) for pair, k in ((weight, self.weight), (value, self.inp)))
+        (w0, w1), (x0, x1) = (
+            tuple(v.reshape(-1)[k] for v in pair) for pair, k in ((weight, self.weight), (value, self.inp))
+        )
         corners = np.stack([w0 * x0, w0 * x1, w1 * x0, w1 * x1])
         add = lambda terms: np.bincount(self.out, terms, self.outputs)
         return add(corners.min(0)), add(corners.max(0))
@@ -54,7 +58,9 @@ def linear(shape: tuple[int, ...], features: int) -> Stencil:
     width, rows = shape[-1], prod(shape[:-1])
     _limit(rows * features * width)
     row, out, inp = (v.reshape(-1) for v in np.meshgrid(*map(np.arange, (rows, features, width)), indexing="ij"))
-    return Stencil(row * features + out, row * width + inp, out * width + inp, np.tile(np.arange(features), rows), rows * width)
+    return Stencil(
+        row * features + out, row * width + inp, out * width + inp, np.tile(np.arange(features), rows), rows * width
+    )
 
 
 def convolution(
@@ -74,7 +80,10 @@ def convolution(
     outputs, depth, size = kernel[0], kernel[1], kernel[2:]
     if depth * groups != channels:
         raise ValueError(f"kernel {kernel} does not fit {channels} channels in {groups} groups")
-    reach = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in zip(space, padding, dilation, size, stride, strict=True)]
+    reach = [
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, p, d, k, s in zip(space, padding, dilation, size, stride, strict=True)
+    ]
     _limit(outputs * prod(reach) * depth * prod(size))
     grid = np.meshgrid(*map(np.arange, (outputs, *reach, depth, *size)), indexing="ij", sparse=True)
     out_channel, position, deep, tap = grid[0], grid[1 : 1 + len(space)], grid[1 + len(space)], grid[2 + len(space) :]
@@ -91,7 +100,11 @@ def convolution(
 
 
 def windows(
-    space: tuple[int, ...], size: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...]
+    space: tuple[int, ...],
+    size: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
 ) -> Stencil:
     """Pooling windows of one channel: products with a single weight of 1, taps outside the image left out."""
     return convolution((1, *space), (1, 1, *size), stride, padding, dilation, 1)

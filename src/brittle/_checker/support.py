@@ -6,7 +6,9 @@ import numpy as np
 
 from brittle._checker.arithmetic import EPSILON, FLOOR, Array, above
 
-HALVINGS = 60  # bisection steps: the multiplier is then exact to the last bits; fewer would cost tightness, never soundness
+HALVINGS = (
+    60  # bisection steps: the multiplier is then exact to the last bits; fewer would cost tightness, never soundness
+)
 
 
 def support(a: Array, p: float, radius: float, down: Array, up: Array, channels: int = 0) -> Array:

@@ -37,7 +37,9 @@ class Moving:
             down, up = (np.where(self.radius >= 1, side, 0.0) for side in (down, up))
         else:
             down, up = np.minimum(down, self.radius), np.minimum(up, self.radius)
-        return np.where(down > 0, below(self.centre - down), self.centre), np.where(up > 0, above(self.centre + up), self.centre)
+        return np.where(down > 0, below(self.centre - down), self.centre), np.where(
+            up > 0, above(self.centre + up), self.centre
+        )
 
     def least(self, rows: Array) -> Array:
         """A lower bound of ``<row, v>`` over the region, for every row (R, D)."""
@@ -132,8 +134,14 @@ def forward(model: Model, inputs: Mapping[str, Array]) -> Array:
     return values[model.graph.output]
 
 
-def rows_below(model: Model, leaves: Mapping[str, Moving], fixed: Mapping[str, Array], proof: Mapping[str, Array],
-               coefficients: Array, offsets: Array) -> Array:
+def rows_below(
+    model: Model,
+    leaves: Mapping[str, Moving],
+    fixed: Mapping[str, Array],
+    proof: Mapping[str, Array],
+    coefficients: Array,
+    offsets: Array,
+) -> Array:
     """Proved lower bounds (R,) of ``coefficients @ logits + offsets`` over the region of one example.
 
     leaves  moving leaves; fixed: the inputs that stay; proof: ``"NODE.lower_slope"`` and ``"NODE.upper_slope"`` of this
@@ -150,7 +158,9 @@ def rows_below(model: Model, leaves: Mapping[str, Moving], fixed: Mapping[str, A
 class _Walk:
     """Intervals and planes of one example, node after node."""
 
-    def __init__(self, model: Model, leaves: Mapping[str, Moving], fixed: Mapping[str, Array], proof: Mapping[str, Array]) -> None:
+    def __init__(
+        self, model: Model, leaves: Mapping[str, Moving], fixed: Mapping[str, Array], proof: Mapping[str, Array]
+    ) -> None:
         self.model, self.proof = model, proof
         self.leaves: dict[str, Moving] = {}
         self.low: dict[str, Array] = {}
@@ -165,7 +175,9 @@ class _Walk:
         for leaf, ball in leaves.items():
             if leaf not in model.graph.inputs:
                 low, high = ball.interval()
-                self.room[model.graph.parameters[leaf.removeprefix("param:")]] = above(np.maximum(high - ball.centre, ball.centre - low))
+                self.room[model.graph.parameters[leaf.removeprefix("param:")]] = above(
+                    np.maximum(high - ball.centre, ball.centre - low)
+                )
 
     def largest(self, name: str) -> Array:
         return np.maximum(np.abs(self.low[name]), np.abs(self.high[name]))
@@ -198,7 +210,10 @@ class _Walk:
             high = high + rise @ self.high[source] + fall @ self.low[source]
             size = size + abs(matrix) @ self.largest(source)
         self.slop[node.name] = gamma(part.terms) * size + self._flexible(node) + FLOOR
-        self.low[node.name], self.high[node.name] = below(low - self.slop[node.name]), above(high + self.slop[node.name])
+        self.low[node.name], self.high[node.name] = (
+            below(low - self.slop[node.name]),
+            above(high + self.slop[node.name]),
+        )
 
     def _flexible(self, node: Node) -> Array | float:
         """How far moving parameters carry a layer: ``|dW| max|h| + |db|``."""
@@ -206,7 +221,11 @@ class _Walk:
             return 0.0
         total: Array | float = 0.0
         name = lambda key: getattr(node.arguments[key], "name", "")
-        taps = stencil(Reader(node, self.model.known, self.model.constants)) if {name("weight"), name("bias")} & set(self.room) else None
+        taps = (
+            stencil(Reader(node, self.model.known, self.model.constants))
+            if {name("weight"), name("bias")} & set(self.room)
+            else None
+        )
         if name("weight") in self.room:
             total = total + taps.matrix(self.room[name("weight")]) @ self.largest(node.sources[0])  # type: ignore[union-attr]
         if name("bias") in self.room:
@@ -223,10 +242,16 @@ class _Walk:
     def _pool(self, node: Node) -> Plane:
         index, source = window_index(Reader(node, self.model.known, self.model.constants)), node.sources[0]
         inside = index >= 0
-        low = np.where(inside, self.low[source][index], self.low[source][index].min(1, keepdims=True, where=inside, initial=np.inf))
-        high = np.where(inside, self.high[source][index], low)  # a tap outside stands for the least inside: never the maximum
+        low = np.where(
+            inside, self.low[source][index], self.low[source][index].min(1, keepdims=True, where=inside, initial=np.inf)
+        )
+        high = np.where(
+            inside, self.high[source][index], low
+        )  # a tap outside stands for the least inside: never the maximum
         self.low[node.name], self.high[node.name] = low.max(1), high.max(1)
-        slopes = [np.where(inside, self._slope(node, side, index.shape), 0.0) for side in ("lower_slope", "upper_slope")]
+        slopes = [
+            np.where(inside, self._slope(node, side, index.shape), 0.0) for side in ("lower_slope", "upper_slope")
+        ]
         rows, taps = np.nonzero(inside)
         shape = (len(index), len(self.low[source]))
         back = [csr_matrix((s[rows, taps], (rows, index[rows, taps])), shape=shape) for s in slopes]
@@ -265,7 +290,11 @@ class _Walk:
         if node.name in self.model.maps:
             part = self.model.maps[node.name]
             count = len(self.slop[node.name])
-            return rows @ part.bias, wide @ self.slop[node.name] * (1 + gamma(count)), [(s, _times(rows, m)) for s, m in part.parts]
+            return (
+                rows @ part.bias,
+                wide @ self.slop[node.name] * (1 + gamma(count)),
+                [(s, _times(rows, m)) for s, m in part.parts],
+            )
         plane, source = self.planes[node.name], node.sources[0]
         up, down = np.maximum(rows, 0), np.minimum(rows, 0)
         constant = up @ plane.least + down @ plane.most
