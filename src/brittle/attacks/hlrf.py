@@ -18,7 +18,7 @@ ABOUT = About(
     reference="Rackwitz and Fiessler, Computers and Structures 1978; with a range: Croce and Hein (FAB), ICML 2020",
     norms=EVERY_NORM,
     answers="radius",
-    cost="about 70 forward and 50 backward at the default stages",
+    cost="about 85 forward and 46 backward at the default stages",
     effort="quick",
 )
 

@@ -15,7 +15,7 @@ ABOUT = About(
     reference="blended random noise of the decision-based attacks; Brendel, Rauber and Bethge, ICLR 2018",
     norms=EVERY_NORM,
     answers="radius",
-    cost="2 x steps forward, 15 forward at the end, no backward",
+    cost="2 x steps forward, 20 forward at the end, no backward",
     effort="standard",
 )
 

@@ -1,0 +1,66 @@
+"""Nearest failure from many starts: every rival from the clean point, then from random points, then along the boundary."""
+
+import torch
+
+from brittle.about import EVERY_NORM, About
+from brittle.attacks._search import Tracker, radius_witness, random_point, searchable
+from brittle.attacks.fmn import follow
+from brittle.attacks.hlrf import race
+from brittle.errors import InputError
+from brittle.problem import Point, Problem
+from brittle.results import Witness
+
+ABOUT = About(
+    promise="a point at which the property fails; the nearest one may be nearer",
+    reference="hlrf and fmn restarted: Rackwitz and Fiessler, Computers and Structures 1978; Pintor et al., NeurIPS 2021",
+    norms=EVERY_NORM,
+    answers="radius",
+    cost="about 630 forward and 530 backward at the default restarts and steps",
+    effort="thorough",
+)
+
+EVERY_RIVAL = ((9, 12), (3, 8))  # stages of the run from the clean point
+FROM_RANDOM = ((9, 3), (4, 5), (2, 8))  # stages of each restart
+
+
+def multistart(
+    problem: Problem, *, seed: int = 0, start: Point | None = None, restarts: int = 4, steps: int = 150
+) -> Witness:
+    """Search the point of smallest scale at which the property fails, from several starts.
+
+    First :func:`brittle.attacks.hlrf.hlrf` with all likely rivals from the clean point; then again from uniform random points of the
+    region at the smallest scale found so far, where other pieces of the network are met; at last descent along the boundary
+    as in :func:`brittle.attacks.fmn.fmn` from the best point of all.
+
+    Guarantee: the witness violates the property where ``found``; every query counts, and the best one is shortened to the
+    boundary. More restarts are never worse before that last descent.
+
+    start     a point by leaf at which the first run begins (default: the clean point)
+    restarts  runs from random points
+    steps     of the last descent
+
+    >>> from torch import nn
+    >>> from brittle import Ball, Problem
+    >>> model = nn.Linear(2, 2)
+    >>> with torch.no_grad():
+    ...     _ = model.weight.copy_(torch.tensor([[3.0, -4.0], [0.0, 0.0]])), model.bias.zero_()
+    >>> problem = Problem(model, torch.tensor([[1.0, 0.0]]), torch.tensor([0]), Ball(p=2, radius=1.0))
+    >>> round(float(multistart(problem, restarts=1).size), 4)  # 3 / 5
+    0.6
+    """
+    if restarts < 0 or steps < 1:
+        raise InputError("multistart", "restarts >= 0 and steps >= 1", (restarts, steps), "correct them")
+    search = searchable(problem)
+    with torch.no_grad():
+        clean = search.rows()
+    tracker = Tracker.of(search, "radius")
+    tracker.see(search.centre, clean)
+    point = search.centre if start is None else {k: v.to(search.centre[k].dtype) for k, v in start.items()}
+    tracker.join(race(search, clean, point, EVERY_RIVAL))
+    unit = search.scaled(1 / search.scale)
+    for restart in range(restarts):
+        scale = torch.where(tracker.found, tracker.value, 1.0).cpu()
+        begin = random_point(unit.scaled(scale), seed, "multistart", restart)
+        tracker.join(race(search, clean, begin, FROM_RANDOM))
+    follow(search, tracker, tracker.point, None, steps)
+    return radius_witness(problem, tracker, "multistart")
