@@ -1,6 +1,6 @@
 """A small synthetic run folder in the real format, written without torch: what the report tests read."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
@@ -18,7 +18,10 @@ BALLS = {
         "fc1.weight": {"p": "inf", "radius": 0.002, "low": None, "high": None, "groups": None, "shared": False},
     },
 }
-LAWS = {"noise": {"x": {"law": "Gaussian", "sigma": 0.1, "clip": None}}}
+LAWS = {
+    "noise": {"x": {"law": "Gaussian", "sigma": 0.1, "clip": None}},
+    "ball": {"x": {"law": "UniformBall", "radius": 0.05, "p": "inf", "clip": [0, 1]}},
+}
 
 
 @dataclass(frozen=True)
@@ -207,8 +210,3 @@ def _moved(rng: np.random.Generator, clean: np.ndarray, size: np.ndarray) -> np.
     norm = np.sqrt((change**2).reshape(len(clean), -1).sum(1))
     length = np.where(np.isfinite(size), size, 0.0) / norm
     return np.clip(clean + change * length.reshape(-1, *[1] * (clean.ndim - 1)), 0, 1).astype(np.float32)
-
-
-def smaller(sketch: Sketch = Sketch(), count: int = 1) -> Sketch:
-    """The same run on fewer (or more) examples."""
-    return replace(sketch, count=count)

@@ -14,7 +14,7 @@ MOST, LEAST = (
     240,
     24,
 )  # bars in one plot: two pixels of bar, one of gap, on a 760 px drawing; fewer where plots are many
-BUDGET = 3000  # bars in the whole section; each takes about 150 bytes
+BUDGET = 2000  # bars in the whole section; each takes about 200 bytes
 
 TEMPLATE = """
 <h2>Brackets, example by example</h2>

@@ -11,7 +11,7 @@ from brittle.panels._picture import as_picture, diverging, grey
 from brittle.plots import Axis, bars, figure
 
 ABOUT = About(promise="pictures of the witnesses nearest to their examples", reference="", answers="70")
-EACH, BUDGET = 6, 24  # examples per model and region; rows of pictures on the page (three pictures each)
+EACH, BUDGET = 6, 18  # examples per model and region; examples on the page, of three pictures each: 0.9 MB at the worst
 FEATURES = 32  # bars of a change that is no picture
 
 TEMPLATE = """
@@ -27,17 +27,20 @@ TEMPLATE = """
   </figure>{% endfor %}
 </div>
 {% endfor %}
+{% if more %}<p class="faint">{{ more }} more pairs of model and region in the records.</p>{% endif %}
 """
 
 
 def fragile(run) -> str:
     """Per model and region the nearest witnesses; "" where nothing was found."""
     pairs = [(model, name) for model in run.models for name in regions(run)]
-    each = max(1, min(EACH, BUDGET // max(1, len(pairs))))
+    room = BUDGET // max(1, len(pairs))
+    each = EACH if room >= EACH else 3 if room >= 3 else 1  # whole rows of three
     groups = []
     for model in run.models:
         groups += _of_model(run, model, [n for m, n in pairs if m == model], each)
-    return fill(TEMPLATE, {"groups": groups[:BUDGET]}) if groups else ""
+    values = {"groups": groups[:BUDGET], "more": max(0, len(groups) - BUDGET)}
+    return fill(TEMPLATE, values) if groups else ""
 
 
 def _of_model(run, model: str, names: list[str], each: int) -> list[dict]:
@@ -67,10 +70,12 @@ def nearest(found: Answers, most: int) -> np.ndarray:
 def _example(found: Answers, i: int, clean: np.ndarray, moved: np.ndarray, ball: Mapping, of: Unit) -> dict:
     change = moved.astype(np.float64) - clean.astype(np.float64)
     most = float(np.abs(change).max(initial=0.0))
+    kind, low = found.lower_kind[i], number(found.lower[i] * of.factor)
+    harmless = f"harmless below {low} ({kind})" if kind != "none" and found.lower[i] > 0 else "nothing proved"
     facts = {
         "number": int(found.example[i]),
         "label": int(found.label[i]),
-        "size": f"{of.noun} {number(found.upper[i] * of.factor)}, proved up to {number(found.lower[i] * of.factor)}",
+        "size": f"{of.noun} {number(found.upper[i] * of.factor)}; {harmless}",
         "amplitude": f"largest change of a feature {number(most)}",
         "clean": "",
     }

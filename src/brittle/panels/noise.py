@@ -11,7 +11,11 @@ from brittle.plots import Axis, brackets, figure, rule, scatter
 ABOUT = About(
     promise="estimate, interval and proved upper end of the probability of failure", reference="", answers="50"
 )
-MOST = 160  # examples in one plot
+MOST, LEAST, BUDGET = (
+    160,
+    12,
+    1200,
+)  # examples of one model in one plot, at most and at least; in the section, 300 bytes each
 FLOOR = 1e-12  # the axis ends here; smaller proved ends are drawn at the edge, their value is in the tooltip
 
 TEMPLATE = """
@@ -34,21 +38,22 @@ TEMPLATE = """
 
 def noise(run) -> str:
     """One plot per law, the models side by side."""
-    charts = [c for name, by_leaf in laws(run).items() if (c := _chart(run, name, by_leaf))]
+    most = max(LEAST, min(MOST, BUDGET // max(1, len(run.models) * len(laws(run)))))
+    charts = [c for name, by_leaf in laws(run).items() if (c := _chart(run, name, by_leaf, most))]
     level = f"{100 * run.plan.level:g} %"
     return fill(TEMPLATE, {"charts": charts, "level": level}) if charts else ""
 
 
-def _chart(run, name: str, by_leaf) -> dict | None:
+def _chart(run, name: str, by_leaf, most: int) -> dict | None:
     found = {m: a for m in run.models if len(a := answers(run, m, "probability", name))}
     if not found:
         return None
     low = _low(list(found.values()))
     width = 1 / len(found)
-    marks, models = [rule(low, "y", "", "")], []
+    marks, models = [rule(low, "y")], []
     for slot, (model, a) in enumerate(found.items()):
         colour = series(run.models.index(model))
-        marks += _marks(a, low, slot * width, width, colour)
+        marks += _marks(a, low, slot * width, width, colour, most)
         models.append({"name": model, "series": colour, **_numbers(a, run.plan.level)})
     ticks = tuple((k + 0.5) * width for k in range(len(found)))
     x = Axis("examples, safest first", 0, 1, ticks=ticks, texts=tuple(m[:24] for m in found))
@@ -67,24 +72,25 @@ def _low(found: list[Answers]) -> float:
     return float(10.0 ** np.floor(np.log10(min(0.1, smallest)) - 1e-9))
 
 
-def _marks(found: Answers, low: float, start: float, width: float, colour: str) -> list:
+def _marks(found: Answers, low: float, start: float, width: float, colour: str, most: int) -> list:
     key = np.where(np.isnan(found.estimate), found.upper, found.estimate)
     order = np.lexsort((found.example, found.upper, key))
-    chosen = order[spread(len(order), MOST)]
+    chosen = order[spread(len(order), most)]
     xs = start + width * (0.06 + 0.88 * (np.arange(len(chosen)) + 0.5) / len(chosen))
     known = ~np.isnan(found.estimate[chosen])
     drawn = lambda values: np.maximum(values, low)
     tips = [_tip(found, int(i)) for i in chosen]
     kept = [t for t, k in zip(tips, known, strict=True) if k]
+    spare = ["" if k else t for t, k in zip(tips, known, strict=True)]
     at = chosen[known]
     return [
-        scatter(xs.tolist(), drawn(found.upper[chosen]).tolist(), f"{colour} hollow", tips, "down", 3),
+        scatter(xs.tolist(), drawn(found.upper[chosen]).tolist(), f"{colour} hollow", spare, "down", 3),
         brackets(
             xs[known].tolist(),
             drawn(found.interval_lower[at]).tolist(),
             drawn(found.interval_upper[at]).tolist(),
             colour,
-            kept,
+            (),
             0,
         ),
         scatter(xs[known].tolist(), drawn(found.estimate[at]).tolist(), colour, kept, size=2.5),
