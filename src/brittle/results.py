@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,12 +16,14 @@ __all__ = ["STRENGTH", "Bracket", "Certificate", "Cost", "Ends", "Finding", "Pro
 CROSSING = "statistical ends cross on"
 STRENGTH = {"none": 0, "statistical": 1, "witnessed": 2, "proved": 2}
 
+T = TypeVar("T")
 
-class Ends(NamedTuple):
+
+class Ends(NamedTuple, Generic[T]):
     """One thing said of the lower end and of the upper end."""
 
-    lower: object
-    upper: object
+    lower: T
+    upper: T
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +46,10 @@ class Bracket:
     quantity: str
     lower: Tensor
     upper: Tensor
-    kinds: Ends
+    kinds: Ends[tuple[str, ...]]
     status: tuple[str, ...]
-    methods: Ends
-    confidences: Ends = Ends(1.0, 1.0)
+    methods: Ends[tuple[str, ...]]
+    confidences: Ends[float] = Ends(1.0, 1.0)
     witness: Witness | None = None
     proof: Proof | None = None
     cost: Cost = Cost()
@@ -84,7 +86,7 @@ class Bracket:
             )
 
     @property
-    def guarantee(self) -> Ends:
+    def guarantee(self) -> Ends[str]:
         """The weakest guarantee of each end over the examples for which that end says something."""
         return Ends(*(_weakest(kinds) for kinds in self.kinds))
 
