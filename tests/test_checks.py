@@ -51,6 +51,11 @@ def digits():
     return module.eval(), x[1200:], y[1200:]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def trained_once():
+    digits()
+
+
 def assert_well_formed(finding: Finding) -> None:
     assert finding.consequence in CONSEQUENCES
     assert (finding.doubt is not None) == (finding.consequence in ("warn", "invalid", "stop"))

@@ -150,7 +150,9 @@ def _own_randomness(seed: int, name: str) -> Iterator[None]:
         yield
 
 
-def _ask(module: Callable, x: object, labels: object, region: "Ball | Region | None", seed: int) -> Problem:
+def _ask(
+    module: Callable, x: "Tensor | Mapping[str, Tensor]", labels: Tensor, region: "Ball | Region | None", seed: int
+) -> Problem:
     """The problem on a random subset. The cheap conditions are checked on all examples."""
     every = as_labels(labels)
     parts = x if isinstance(x, Mapping) else {"x": x}
