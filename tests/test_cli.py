@@ -149,6 +149,14 @@ def test_doctor_passes_a_sound_model_and_stops_a_sick_one(tmp_path: Path, capsys
     assert main(["doctor", "demo:mlp", f"{file}:pair", "--low", "0", "--high", "1"]) == 2
 
 
+def test_verify_finds_model_and_data_by_itself(run: Path, capsys) -> None:
+    assert main(["verify", str(run)]) == 0
+    assert "verification passed" in capsys.readouterr().out.splitlines()[-1]
+    assert main(["verify", str(run), "--model", "plain=demo:hardened", "--model", "hardened=demo:hardened"]) == 1
+    printed = capsys.readouterr().out
+    assert "failure: " in printed and "verification failed" in printed
+
+
 def test_list_shows_every_method(capsys) -> None:
     assert main(["list", "--format", "json"]) == 0
     rows = json.loads(capsys.readouterr().out)

@@ -16,6 +16,10 @@ def verify(
         list[str] | None, typer.Option("--model", metavar="[NAME=]SPEC", help="Where the model is now; repeatable.")
     ] = None,
     data: Annotated[str | None, typer.Option("--data", metavar="SPEC", help="Where the data are now.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the redraw; not that of the run.")] = 1,
+    allow_unchecked: Annotated[
+        bool, typer.Option("--allow-unchecked", help="Pass although some operation is unknown to the checker.")
+    ] = False,
     factory: FactoryOption = None,
     trust_pickle: TrustOption = False,
 ) -> None:
@@ -25,7 +29,6 @@ def verify(
     """
     import brittle as bt
     from brittle.cli._inputs import load, named_models
-    from brittle.cli._table import render
     from brittle.store import load_run
 
     recorded = _recorded(load_run(run).sources)
@@ -36,13 +39,16 @@ def verify(
             f"run folder {run}", "recorded sources of model and data", "none", "give --model NAME=SPEC and --data SPEC"
         )
     given = load(models, source, recorded.limit, factory, trust_pickle)
-    findings = bt.verify(run, given.models, given.data.x, given.data.labels)
-    rows = [
-        {"check": f.name.replace("_", " "), "verdict": f.doubt or "holds", "measured": f.value or f.note}
-        for f in findings
-    ]
-    render(rows, ("check", "verdict", "measured"), "table")
-    if any(f.consequence != "none" for f in findings):
+    verdict = bt.verify(run, given.models, given.data.x, given.data.labels, seed=seed, allow_unchecked=allow_unchecked)
+    for word, lines in (("note", verdict.notes), ("unchecked", verdict.unchecked), ("failure", verdict.failures)):
+        for line in lines:
+            print(f"{word}: {line}")
+    print(
+        f"{verdict.witnesses} witnesses replayed, {verdict.proofs} proofs evaluated, {verdict.intervals} intervals redrawn, "
+        f"{len(verdict.unchecked)} not checked, {len(verdict.failures)} failures"
+    )
+    print(f"verification {'passed' if verdict.passed else 'failed'}: {run}")
+    if not verdict.passed:
         raise typer.Exit(1)
 
 
