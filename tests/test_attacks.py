@@ -1,6 +1,7 @@
 """Every attack, found by discovery, on every network of the zoo and every kind of region. A new attack file joins by itself."""
 
 import copy
+import inspect
 from functools import cache
 from math import inf
 
@@ -26,6 +27,12 @@ RADII = {0: 2.0, 1: 1.0, 2: 0.5, inf: 0.1}
 
 def run(name: str, problem: bt.Problem, **options: object) -> Witness:
     return method("attacks", name)(problem, **options)
+
+
+def brief(name: str) -> dict[str, int]:
+    """Few steps, for laws that hold whatever the effort: whichever of these options the attack has."""
+    known = inspect.signature(method("attacks", name).function).parameters
+    return {k: v for k, v in {"steps": 10, "restarts": 2 if name in MARGIN else 1}.items() if k in known}
 
 
 @cache
@@ -78,7 +85,7 @@ def test_conformance(name: str, case: str, region: str) -> None:
     if not {b.p for b in problem.region.values()} <= set(method("attacks", name).about.norms):
         pytest.skip("a norm that the attack does not claim")
     before = state_digest(problem.module)
-    witness = run(name, problem)
+    witness = run(name, problem, **brief(name))
     check(problem, witness, method("attacks", name).about.answers)
     assert state_digest(problem.module) == before
     assert witness.method == name
@@ -176,7 +183,7 @@ def test_keyword_inputs(name: str) -> None:
     x = {"image": torch.tensor([[1.0, 1.0]]), "context": torch.tensor([[0.5, 0.5]])}
     region = {"x.image": bt.Ball(p=inf, radius=0.5), "x.context": bt.Ball(p=inf, radius=0.5)}
     problem = bt.Problem(Named(), x, torch.tensor([0]), region)
-    witness = run(name, problem)
+    witness = run(name, problem, **brief(name))
     check(problem, witness, method("attacks", name).about.answers)
     if name in GUIDED:  # 2 (1 - t) - 2 (0.5 + t) = 0 at t = 0.25, half the radius
         assert bool(witness.found)
@@ -208,7 +215,9 @@ def test_depends_on_seed_and_example_alone(name: str) -> None:
     module, x, labels, low, high = made("residual")
     problem = bt.Problem(module, x, labels, bt.Ball(p=2, radius=0.5, low=low, high=high))
     order, value = torch.tensor([3, 0, 2]), "size" if name in RADIUS else "margin"
-    whole, part, again = (run(name, q, seed=3) for q in (problem, problem.take(order), problem.take(order)))
+    whole, part, again = (
+        run(name, q, seed=3, **brief(name)) for q in (problem, problem.take(order), problem.take(order))
+    )
     assert torch.equal(part.point["x"], again.point["x"])
     torch.testing.assert_close(getattr(part, value), getattr(whole, value)[order], rtol=1e-5, atol=1e-7)
 
@@ -230,7 +239,7 @@ def test_types_of_leaves(name: str, dtype: torch.dtype) -> None:
 def test_nothing_to_find_is_said(name: str) -> None:
     constant = lambda x: torch.stack([1 + 0 * x[:, 0], 0 * x[:, 0]], 1)
     problem = bt.Problem(constant, torch.rand(2, 3), torch.tensor([0, 0]), bt.Ball(p=2, radius=1.0, low=0, high=1))
-    witness = run(name, problem)
+    witness = run(name, problem, **brief(name))
     assert witness.found.tolist() == [False, False] and witness.status == ("none", "none")
     assert witness.size.tolist() == [inf, inf] and witness.margin.tolist() == [1.0, 1.0]
 
@@ -241,7 +250,7 @@ def test_misclassified_examples_have_size_zero(name: str) -> None:
     wrong = labels.clone()
     wrong[1] = (wrong[1] + 1) % 4
     problem = bt.Problem(module, x, wrong, bt.Ball(p=2, radius=0.5, low=low, high=high))
-    witness = run(name, problem)
+    witness = run(name, problem, **brief(name))
     assert witness.status[1] == "misclassified" and bool(witness.found[1])
     assert "misclassified" not in (witness.status[0], *witness.status[2:])
     if name in RADIUS:
@@ -261,7 +270,7 @@ def test_not_a_number_freezes_the_example_alone(name: str) -> None:
     module = lambda x: torch.stack([1 + x[:, 0].sqrt() + 4 * x[:, 1], 2 + 0 * x[:, 1]], 1)
     x = torch.tensor([[0.0, 0.5], [0.25, 0.5]])
     problem = bt.Problem(module, x, torch.tensor([0, 0]), bt.Ball(p=inf, radius=0.5))
-    witness = run(name, problem)
+    witness = run(name, problem, **brief(name))
     check(problem, witness, method("attacks", name).about.answers)
     assert bool(witness.margin.isfinite().all())
     assert bool(witness.found[0]) or witness.status[0] == "nan"
