@@ -11,7 +11,7 @@ CLOSED = 1.05  # upper / lower within 5 %: the project's own convention for a cl
 MEANING = {
     "A": "bracket closed: proof and witness agree within 5 % in the median",
     "B": "all checks passed, and certificates exist",
-    "C": "the attack passed all checks; nothing is proved",
+    "C": "all checks passed, but proofs are missing",
     "D": "read with the doubts below",
     "F": "invalid: do not use these numbers",
 }
@@ -35,7 +35,7 @@ def grade(checks: Iterable[Mapping], radii: Iterable[Answers], probabilities: It
     F  a check says "invalid" or "stop", or a lower end lies above its upper end
     D  a check warns, or nothing was measured (no answer, every example misclassified, neither proof nor witness)
     A  in every region the median of upper / lower over the correctly classified examples is at most 1.05
-    B  in every question at least one end is proved
+    B  in every region some lower end is proved; without a region: some upper end of every probability is
     C  otherwise: witnesses or statistics alone
     """
     checks, radii, probabilities = list(checks), list(radii), list(probabilities)
@@ -55,9 +55,9 @@ def grade(checks: Iterable[Mapping], radii: Iterable[Answers], probabilities: It
         return Grade("A", "proof and witness meet in every region")
     if any(not _proved(a) and not np.isfinite(a.upper).any() for a in radii):
         return Grade("D", "in some region nothing was proved and no witness was found")
-    if all(_proved(a) for a in radii) and all("proved" in a.upper_kind for a in probabilities):
-        return Grade("B", "every question has a proved end")
-    return Grade("C", "some question has no proved end")
+    if all(_proved(a) for a in radii) if radii else all("proved" in a.upper_kind for a in probabilities):
+        return Grade("B", "every region has certificates" if radii else "every law has proved ends")
+    return Grade("C", "some region has no certificate" if radii else "some law has statistical ends only")
 
 
 def ratio(radius: Answers) -> float:

@@ -21,7 +21,7 @@ TEMPLATE = """
 <h3>What the words mean</h3>
 <dl class="facts words">{% for word, meaning in guarantees %}<div><dt>{{ word }}</dt><dd>{{ meaning }}</dd></div>{% endfor %}
 <div><dt>certified function</dt><dd>The real-arithmetic function of the stored weights.</dd></div>
-<div><dt>grades</dt><dd>A: bracket closed within 5 %. B: checks passed, certificates exist. C: attack passed the checks, nothing proved. D: doubts. F: invalid.</dd></div></dl>
+<div><dt>grades</dt><dd>A: bracket closed within 5 %. B: checks passed, certificates exist. C: checks passed, proofs are missing. D: doubts. F: invalid.</dd></div></dl>
 <p class="calm">A passed checklist proves nothing by itself: the checks look for mistakes that are known, and an attack that finds nothing may be a weak attack. Only the lower ends marked “proved” are proofs.</p>
 <details><summary>The whole plan</summary><pre class="plan">{{ plan }}</pre></details>
 <p class="quiet">Cite as: brittle {{ version }}, key {{ key[:16] }}.</p>

@@ -3,7 +3,7 @@
 import numpy as np
 
 from brittle.about import About
-from brittle.panels._data import Answers, answers, laws, spread
+from brittle.panels._data import Answers, answers, laws, middle, spread
 from brittle.panels._html import fill, number, percent, series
 from brittle.panels._words import guarantee, law, weakest
 from brittle.plots import Axis, brackets, figure, rule, scatter
@@ -109,6 +109,6 @@ def _numbers(found: Answers, level: float) -> dict:
         "mean": say(np.mean),
         "median": say(np.median),
         "worst": say(np.max),
-        "upper": number(float(np.median(found.upper))),
+        "upper": number(middle(found.upper)),
         "kind": guarantee(weakest(found.upper_kind), level),
     }

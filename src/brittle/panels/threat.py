@@ -63,12 +63,8 @@ def _facts(run) -> list[tuple[str, str]]:
     options = ", ".join(f"{k} {v}" for k, v in specification.items())
     asked = "the label keeps winning" if kind == "default" else f"{kind} {options}".strip()
     inputs = run.plan.data.get("inputs", {})
-    shapes = "; ".join(
-        f"{leaf} {'×'.join(map(str, f.get('shape', ())))} {f.get('dtype', '')}" for leaf, f in inputs.items()
-    )
-    models = "; ".join(
-        f"{m}: {f.get('class', '')}, {number(f.get('parameters'), 7)} parameters" for m, f in run.plan.models.items()
-    )
+    shapes = "; ".join(f"{leaf}: {_shape(f)}" for leaf, f in inputs.items())
+    models = "; ".join(f"{m}: {_size(f)}" for m, f in run.plan.models.items())
     return [
         ("property", asked),
         ("attacker", "knows the model and its weights"),
@@ -78,3 +74,17 @@ def _facts(run) -> list[tuple[str, str]]:
         ("models", models),
         ("effort", run.plan.effort),
     ]
+
+
+def _shape(facts: dict) -> str:
+    """What one example of an input is.
+
+    >>> _shape({"shape": [3, 8, 8], "dtype": "torch.float32"})
+    '3 × 8 × 8, float32'
+    """
+    return f"{' × '.join(map(str, facts.get('shape', ())))}, {str(facts.get('dtype', '')).removeprefix('torch.')}"
+
+
+def _size(facts: dict) -> str:
+    count = facts.get("parameters")
+    return f"{facts.get('class', '')}, {count:,} parameters" if isinstance(count, int) else str(facts.get("class", ""))

@@ -129,7 +129,7 @@ def doubts(run, model: str) -> list[str]:
     found += [str(f["doubt"]) for f in run.findings.get(model, {}).values() if f.get("doubt")]
     for question, names in (("radius", regions(run)), ("probability", laws(run))):
         for name in names:
-            found += _from_status(answers(run, model, question, name), name)
+            found += _from_status(answers(run, model, question, name), name, question)
     return list(dict.fromkeys(found))
 
 
@@ -175,7 +175,7 @@ def _row(name: str, of: Unit, found: Answers) -> dict:
     }
 
 
-def _from_status(found: Answers, name: str) -> list[str]:
+def _from_status(found: Answers, name: str, question: str) -> list[str]:
     total, counts = len(found), Counter(found.status)
     out = []
     if counts["rounding-only"]:
@@ -186,8 +186,9 @@ def _from_status(found: Answers, name: str) -> list[str]:
         out.append(
             f"{name}: {share(counts['nan'], total)} gave values that are not numbers; nothing is claimed for them."
         )
-    uncertified = {status: n for status, n in counts.items() if status.startswith("not certified")}
-    out += [f"{name}: {status} ({share(n, total)})." for status, n in sorted(uncertified.items())]
+    # a probability without a proof still has its statistical end, named as such where it is shown
+    unproved = {s: n for s, n in counts.items() if s.startswith("not certified") and question == "radius"}
+    out += [f"{name}: {status} ({share(n, total)})." for status, n in sorted(unproved.items())]
     if counts["not attacked"]:
         out.append(f"{name}: {share(counts['not attacked'], total)} were not attacked.")
     crossed = int((found.lower > found.upper * (1 + 1e-9) + 1e-9).sum())
