@@ -1,6 +1,7 @@
 """Every row of ops.py: the interval holds the function and is attained at a corner, pulled-back rows agree with corners too."""
 
 from collections.abc import Callable
+from functools import cache
 from math import inf
 
 import pytest
@@ -90,7 +91,7 @@ MONOTONE = {
     "hardtanh": lambda s, x: F.hardtanh(x, -0.2, 0.3),
     "clamp": lambda s, x: x.clamp(-0.1, 0.4),
     "clamp_min": lambda s, x: x.clamp_min(0.1),
-    "clamp_max": lambda s, x: torch.clamp(x, max=0.1),
+    "clamp_max": lambda s, x: x.clamp_max(0.1),
     "tanh": lambda s, x: torch.tanh(2 * x),
     "sigmoid": lambda s, x: torch.sigmoid(3 * x),
     "max_pool1d": lambda s, x: F.max_pool1d(LINE(x), 2),
@@ -105,6 +106,7 @@ OTHER = {
 ALL = {**{k: v for k, v in AFFINE.items()}, **{k: (f, {}) for k, f in {**MONOTONE, **OTHER}.items()}}
 
 
+@cache
 def walk(name: str, radius: float = 0.25) -> tuple[intervals.State, nn.Module, Problem]:
     function, weights = ALL[name]
     torch.manual_seed(7)
@@ -159,15 +161,7 @@ def _rows_are_below(name: str, radius: float) -> None:
 
 def test_there_is_a_row_for_every_promised_operation() -> None:
     seen = {node.op for name in ALL for node in walk(name)[0].graph.nodes}
-    assert seen >= set(ops.AFFINE) - {
-        "mm",
-        "conv3d",
-        "avg_pool3d",
-        "adaptive_avg_pool3d",
-        "index_select",
-        "expand",
-        "clip",
-    }
+    assert seen >= set(ops.AFFINE) - {"mm", "conv3d", "avg_pool3d", "adaptive_avg_pool3d", "constant_pad_nd"}
     assert seen >= set(ops.ACTIVATIONS) - {"clip"} and seen >= ops.POOLS
 
 

@@ -314,9 +314,10 @@ def _tanh_slope(z: Tensor) -> Tensor:
 
 
 def _tanh_where(slope: Tensor) -> Tensor:
-    """``1 / cosh^2 z = s`` for 0 < s <= 1; 0 elsewhere."""
+    """``1 / cosh^2 z = s``; for s >= 1 the steepest point 0, for s <= 0 infinity: nothing is as flat as that."""
     inside = (slope > 0) & (slope <= 1)
-    return torch.where(inside, slope, 1.0).rsqrt().clamp_min(1).acosh()
+    touch = torch.where(inside, slope, 1.0).rsqrt().clamp_min(1).acosh()
+    return torch.where(slope > 0, touch, inf)
 
 
 def _clip(low: object, high: object) -> Activation:
