@@ -175,7 +175,7 @@ def read_logits(output: object) -> Tensor:
             else next((v for v in output.values() if isinstance(v, Tensor)), output)
         )
     elif hasattr(output, "logits"):
-        output = output.logits
+        output = getattr(output, "logits")  # noqa: B009 - any object may have it
     elif isinstance(output, (tuple, list)):
         output = next((v for v in output if isinstance(v, Tensor)), output)
     if not isinstance(output, Tensor):

@@ -1,5 +1,7 @@
 """What several checks need: the leaves that carry gradients, small parts of a problem, differences, exact intervals."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -33,12 +35,12 @@ def moving(problem: Problem) -> dict[str, Tensor]:
     return problem.centre or {k: v for k, v in problem.inputs.items() if v.is_floating_point()}
 
 
-def raw_logits(problem: Problem, x: "Tensor | dict[str, Tensor] | None" = None) -> Tensor:
+def raw_logits(problem: Problem, at: "Tensor | Mapping[str, Tensor] | None" = None) -> Tensor:
     """Logits (M, C) of the quiet copy at any inputs of any number, without gradients. Counts M forward passes."""
     from brittle import meter
     from brittle.network import call
 
-    x = problem.x if x is None else x
+    x = problem.x if at is None else at
     meter.count(forward=len(x if isinstance(x, Tensor) else next(iter(x.values()))))
     with torch.no_grad():
         return call(problem.network.quiet, x)

@@ -37,12 +37,12 @@ def counts(problem: Problem, bracket: Bracket, *, seed: int = 0) -> Finding:
             value=f"{int(missed.sum())} credited",
             threshold="0",
         )
-    return _unbroken(problem, bracket, wrong)
+    return _unbroken(problem, bracket, witness.found, wrong)
 
 
-def _unbroken(problem: Problem, bracket: Bracket, wrong: torch.Tensor) -> Finding:
+def _unbroken(problem: Problem, bracket: Bracket, found: torch.Tensor, wrong: torch.Tensor) -> Finding:
     """A search without a limit that finds nothing has failed; inside a valid range there may be nothing (S8 knows better)."""
-    empty = ~bracket.witness.found & ~wrong
+    empty = ~found & ~wrong
     value = f"{int(wrong.sum())} misclassified, {int(empty.sum())} without a point"
     many = bracket.quantity == "radius" and share(empty[~wrong]) > EMPTY
     note = (

@@ -4,7 +4,7 @@ import torch
 
 from brittle.about import About
 from brittle.checks._shared import failed, passed
-from brittle.problem import Problem
+from brittle.problem import Point, Problem
 from brittle.results import Bracket, Finding
 
 ABOUT = About(
@@ -41,5 +41,5 @@ def replay(problem: Problem, bracket: Bracket, *, seed: int = 0) -> Finding:
     return passed("replay", TITLE, note, value=value, threshold="0")
 
 
-def _margin(problem: Problem, point: dict, at: torch.Tensor) -> torch.Tensor:
+def _margin(problem: Problem, point: Point, at: torch.Tensor) -> torch.Tensor:
     return problem.take(at).margin(point).double().cpu()
