@@ -46,3 +46,11 @@ def test_no_pass_is_wider_than_its_limit(monkeypatch):
     problem.gradient(problem.centre)
     problem.margin(problem.centre)
     assert seen == [3, 3, 3, 1] * 2
+
+
+def test_construction_is_split_too(monkeypatch):
+    monkeypatch.setattr(module_under_test, "NUMBERS", 1)
+    module, x, labels = CASES[2].make()
+    with meter.measure() as passes:
+        problem = bt.Problem(module, x, labels)
+    assert passes.forward == len(x) and problem.spec == bt.Untargeted()

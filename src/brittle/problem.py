@@ -130,8 +130,9 @@ class Problem:
         at = indices.cpu()
         here = at.to(self.device)
         x = self.x[here] if isinstance(self.x, Tensor) else {k: v[here] for k, v in self.x.items()}
+        spec = None if self.spec is None else self.spec.take(at)  # None while the question is being checked
         return replace(
-            self, x=x, labels=self.labels[here], spec=self.spec.take(at), index=self.index[at], scale=self.scale[at]
+            self, x=x, labels=self.labels[here], spec=spec, index=self.index[at], scale=self.scale[at], checked=True
         )
 
     def scaled(self, scale: Tensor | float) -> "Problem":
