@@ -10,84 +10,54 @@ from pathlib import Path
 import pytest
 
 import brittle as bt
-from audited import LAWS, audit, content
+from audited import LAWS, REGIONS, audit, content
 
-ALL = {"laws": LAWS, "checks": True}
+SMALL = {"regions": {"l2": REGIONS["l2"]}, "laws": LAWS}
+WHOLE = {"laws": LAWS, "checks": True}
 CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch", "brittle.runs"])  # one import of torch for all kills
+CONTEXT.set_forkserver_preload(  # imported once for all kills
+    ["torch", "brittle.runs", "brittle.exporting", "torch._dynamo", "torch._decomp.decompositions_for_jvp"]
+)
 
 
-def _start(folder: Path, **options):
-    process = CONTEXT.Process(target=audit, args=(folder,), kwargs={**ALL, **options})
+def _start(folder: Path, options: dict):
+    process = CONTEXT.Process(target=audit, args=(folder,), kwargs=options)
     process.start()
     return process
 
 
-def _finish(folder: Path) -> float:
-    """Run to the end, undisturbed; the seconds it took."""
-    started = time.perf_counter()
-    process = _start(folder)
-    process.join(60)
-    assert process.exitcode == 0
-    return time.perf_counter() - started
-
-
-def _kill(folder: Path, delay: float) -> bool:
-    """Start an audit and kill it after a delay; whether it was still at work."""
-    process = _start(folder)
-    process.join(delay)
-    alive = process.exitcode is None
-    process.kill()
-    process.join(60)
-    return alive and process.exitcode == -signal.SIGKILL
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> tuple[dict[str, bytes], float]:
-    """The records, and the seconds that an audit takes in a process that has torch."""
-    folder = tmp_path_factory.mktemp("kill")
-    audit(folder / "here", **ALL)
-    _start(folder / "none").join(60)  # the first one waits for torch
-    seconds = _finish(folder / "there")
-    assert content(folder / "here") == content(folder / "there")
-    return content(folder / "here"), seconds
-
-
-def _survive(folder: Path, kills: int, seconds: float, seed: int) -> set[int]:
-    """Kill audits in one folder after another; how many parts were whole after each kill."""
-    moments, hits, whole, number = random.Random(seed), 0, set(), 0
+def _survive(folder: Path, options: dict, kills: int, seed: int) -> set[int]:
+    """Kill audits at random moments, in one folder after another; then finish them all. How many parts the kills had left."""
+    moments, left, hits, number = random.Random(seed), set(), 0, 0
+    longest = 0.5  # seconds: grows until an audit is seen to finish, then is what that one took
+    CONTEXT.Process(target=os.getpid).start()  # the server is up from here on
     while hits < kills:
-        here = folder / f"run{number}"
-        hits += _kill(here, moments.uniform(0, 1.1 * seconds))
-        if not (here / "run.json").exists():
+        run, started = folder / f"run{number}", time.perf_counter()
+        process = _start(run, options)
+        process.join(moments.uniform(0, longest))
+        process.kill()
+        process.join(60)
+        if process.exitcode == 0:
+            longest = time.perf_counter() - started
+            number += 1
             continue
-        run = bt.load_run(here)
-        whole.add(3 - len(run.missing))
-        number += run.complete
-    for run in folder.iterdir():
-        audit(run, **ALL)
-    return whole
+        assert process.exitcode == -signal.SIGKILL
+        hits, longest = hits + 1, 1.2 * longest
+        if (run / "run.json").exists():
+            left.add(len(bt.load_run(run).missing))
+    for i in range(number + 1):
+        assert audit(folder / f"run{i}", **options).complete
+    return left
 
 
-def _check(folder: Path, expected: dict[str, bytes]) -> None:
-    for run in folder.iterdir():
-        assert content(run) == expected
-        assert bt.load_run(run).complete
-
-
-def test_four_kills(tmp_path: Path, undisturbed) -> None:
-    expected, seconds = undisturbed
-    _survive(tmp_path, 4, seconds, seed=0)
-    _check(tmp_path, expected)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-def test_twenty_kills(tmp_path: Path, undisturbed, seed: int) -> None:
-    expected, seconds = undisturbed
-    whole = _survive(tmp_path, 20, seconds, seed)
-    assert len(whole) > 1  # the kills did hit audits at different stages
-    _check(tmp_path, expected)
+@pytest.mark.parametrize("kills, options", [(4, SMALL), pytest.param(20, WHOLE, marks=pytest.mark.slow)])
+def test_kills_at_random_moments_change_no_byte(tmp_path: Path, kills: int, options: dict) -> None:
+    audit(tmp_path / "undisturbed", **options)
+    expected = content(tmp_path / "undisturbed")
+    left = _survive(tmp_path / "killed", options, kills, seed=kills)
+    runs = list((tmp_path / "killed").iterdir())
+    assert runs and all(content(run) == expected for run in runs)
+    assert kills < 20 or len(left) > 1  # the kills did find audits at different stages
 
 
 def _children(process_id: int) -> list[int]:
@@ -103,10 +73,12 @@ def _alive(process_id: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
-def test_workers_end_with_their_audit(tmp_path: Path, undisturbed, end: int) -> None:
-    process = _start(tmp_path / "run", executor="processes", workers=2)
+def test_workers_end_with_their_audit(tmp_path: Path, end: int) -> None:
+    audit(tmp_path / "undisturbed", **WHOLE)
+    run = tmp_path / "run"
+    process = _start(run, {**WHOLE, "executor": "processes", "workers": 2})
     deadline = time.monotonic() + 60
-    while not list((tmp_path / "run").glob("samples/*.parquet")) and time.monotonic() < deadline:
+    while not list(run.glob("samples/*.parquet")) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert process.pid is not None
     workers = _children(process.pid)
@@ -116,5 +88,5 @@ def test_workers_end_with_their_audit(tmp_path: Path, undisturbed, end: int) -> 
     while any(_alive(w) for w in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(_alive(w) for w in workers)
-    audit(tmp_path / "run", **ALL)
-    assert content(tmp_path / "run") == undisturbed[0]
+    audit(run, **WHOLE)
+    assert content(run) == content(tmp_path / "undisturbed")
