@@ -227,3 +227,22 @@ def test_a_thousand_classes_in_bounded_blocks(monkeypatch) -> None:
     monkeypatch.setattr(relaxation, "PIECE", 500)
     for before, bound in zip(whole, (ibp, crown), strict=True):
         assert torch.allclose(bound(problem).rows, before, atol=1e-10)
+
+
+@pytest.mark.parametrize(("p", "ratio"), [(inf, 1.3), (2, 1.3)])
+def test_on_a_plain_network_the_certified_radius_is_near_the_attacked_one(p, ratio) -> None:
+    """Measured on 100 digits: median 1.20 in both norms. Never above the attack."""
+    from brittle.attacks.hlrf import hlrf
+    from brittle.sources.digits import digits
+    from brittle.sources.embedded import embedded
+
+    x, labels = digits("test")
+    problem = Problem(embedded("mlp"), x[:12], labels[:12], Ball(p, 1.0, 0, 1))
+    upper = hlrf(problem).size
+    low, high = torch.zeros_like(upper), upper
+    for _ in range(6):
+        middle = (low + high) / 2
+        holds = crown(problem.scaled(middle)).rows.amin(1) > 0
+        low, high = torch.where(holds, middle, low), torch.where(holds, high, middle)
+    assert (crown(problem.scaled(upper)).rows.amin(1) <= 0).all()
+    assert (upper / low).median() < ratio
