@@ -67,7 +67,9 @@ def _level_l2(size: Tensor, radius: Tensor, room: Tensor | None) -> Tensor:
     """t with ``|min(room, t |a|)|_2 = radius``, from below."""
     tiny = torch.finfo(size.dtype).tiny
     t = radius / torch.linalg.vector_norm(size, 2, dim=1).clamp_min(tiny)
-    for _ in range(0 if room is None else NEWTON_STEPS):
+    if room is None:
+        return t
+    for _ in range(NEWTON_STEPS):
         full = size * t[:, None] >= room
         left = radius.square() - torch.where(full, room.square(), 0.0).sum(1)
         free = torch.where(full, 0.0, size.square()).sum(1)
@@ -158,10 +160,12 @@ def _nearest_in_several(
     scale, gap = torch.zeros_like(gap).to(first), gap.to(first)
     tiny = torch.finfo(first.dtype).tiny
     changes: dict[str, Tensor] = {leaf: torch.zeros_like(a) for leaf, a in moving.items()}
-    slope = sum(
-        problem.region[leaf].radius * torch.linalg.vector_norm(a, norms.dual(problem.region[leaf].p or 1), dim=1)
-        for leaf, a in moving.items()
-    )
+    slope = torch.stack(
+        [
+            problem.region[leaf].radius * torch.linalg.vector_norm(a, norms.dual(problem.region[leaf].p or 1), dim=1)
+            for leaf, a in moving.items()
+        ]
+    ).sum(0)
     left = gap
     for _ in range(NEWTON_STEPS):
         scale = scale + torch.where(slope > 0, left / slope.clamp_min(tiny), 0.0).clamp(0, 1e30)

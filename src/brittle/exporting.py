@@ -3,8 +3,9 @@
 import copy
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ SPLITS = {"split", "split_with_sizes", "chunk", "tensor_split", "unsafe_split", 
 class _Logits(nn.Module):
     """What is exported: values in, logits out, whatever container the module returns."""
 
-    def __init__(self, module: object, keywords: tuple[str, ...] | None) -> None:
+    def __init__(self, module: Callable, keywords: tuple[str, ...] | None) -> None:
         super().__init__()
         self.module = module
         self.keywords = keywords
@@ -62,7 +63,7 @@ def export(network: Network, values: dict[str, Tensor], keywords: tuple[str, ...
     raise NotCertified(f"cannot export: {reasons[-1]}")
 
 
-def _translate(program, leaves: tuple[str, ...], canonical: dict[int, str], size: int | None) -> Graph:
+def _translate(program, leaves: tuple[str, ...], canonical: dict[str, str], size: int | None) -> Graph:
     """The exported program as our own plain data."""
     from torch.export.graph_signature import InputKind, OutputKind
 
@@ -75,7 +76,7 @@ def _translate(program, leaves: tuple[str, ...], canonical: dict[int, str], size
             leaf = next(free)
             inputs[leaf] = build.add(node, leaf, "input", {}, varies=True)
             continue
-        own = spec.target.removeprefix("module.")
+        own: str = spec.target.removeprefix("module.")
         value = program.state_dict.get(spec.target, program.constants.get(spec.target))
         if not isinstance(value, Tensor):
             continue
@@ -97,7 +98,9 @@ def _translate(program, leaves: tuple[str, ...], canonical: dict[int, str], size
     output = build.names[last]
     nodes = _living(build.nodes, output)
     names = {n.name for n in nodes}
-    kept = lambda table: {k: v for k, v in table.items() if (v if isinstance(v, str) else k) in names}
+    kept: Callable[[dict], dict] = lambda table: {
+        k: v for k, v in table.items() if (v if isinstance(v, str) else k) in names
+    }
     return Graph(nodes, inputs, kept(parameters), kept(build.constants), output, size)
 
 
@@ -190,7 +193,7 @@ class _Build:
         start = sum(lengths[:index])
         return "slice", {"input": whole["input"], "dim": dim, "start": start, "end": start + lengths[index], "step": 1}
 
-    def _arguments(self, node) -> dict[str, object]:
+    def _arguments(self, node) -> dict[str, Any]:
         schema = getattr(node.target, "_schema", None)
         if schema is None:
             return dict(zip(("input", "index"), (self._plain(a) for a in node.args)))
@@ -224,7 +227,7 @@ def _is_everything(arguments: dict[str, object]) -> bool:
     return not arguments["start"] and arguments["step"] == 1 and (arguments["end"] is None or arguments["end"] == LAST)
 
 
-def _multiple(size: object, batch: int | None) -> "int | Batch | None":
+def _multiple(size: Any, batch: int | None) -> "int | Batch | None":
     """A size as a plain integer, or as a multiple of the number of examples; None where it is neither."""
     if isinstance(size, int):
         return Batch(1) if batch is not None and size == batch else size

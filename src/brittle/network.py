@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -166,7 +167,7 @@ def call(module: Callable, x: Tensor | Mapping[str, Tensor]) -> Tensor:
     return read_logits(module(x) if isinstance(x, Tensor) else module(**x))
 
 
-def read_logits(output: object) -> Tensor:
+def read_logits(output: Any) -> Tensor:
     """Logits (N, C) out of what a model returned: a tensor, an object with ``.logits``, a tuple (its first tensor), a mapping."""
     if isinstance(output, Mapping):
         output = (

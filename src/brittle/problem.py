@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -115,7 +116,7 @@ class Problem:
         return {
             leaf: self.inputs[leaf]
             if leaf in self.inputs
-            else parameters[self.parameter_name(leaf)].expand(len(self), *parameters[self.parameter_name(leaf)].shape)
+            else (weight := parameters[leaf.removeprefix("param:")]).expand(len(self), *weight.shape)
             for leaf in self.leaves
         }
 
@@ -272,6 +273,7 @@ class Problem:
         limit = (self.scale if scale is None else scale).cpu()
         centre = self.centre
         settled = {k: v.detach().to(centre[k].dtype) for k, v in point.items()}
+        over = torch.ones(len(self), dtype=torch.bool, device=self.device)
         for _ in range(24):
             settled = {
                 k: torch.minimum(torch.maximum(v, self.region[k].range(v)[0]), self.region[k].range(v)[1])
@@ -320,7 +322,7 @@ class Problem:
     def _forward(self, point: Point) -> Tensor:
         values = {**self.inputs, **{k: v for k, v in point.items() if k in self.inputs}}
         moved = {self.parameter_name(k): v for k, v in point.items() if k not in self.inputs}
-        module = self.network.quiet
+        module: Any = self.network.quiet  # a module wherever a parameter moves: a mere callable has none
         if not moved:
             return read_logits(self._call(module, values))
         one = lambda weights, row: read_logits(

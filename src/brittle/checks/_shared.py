@@ -40,7 +40,7 @@ def raw_logits(problem: Problem, at: "Tensor | Mapping[str, Tensor] | None" = No
     from brittle import meter
     from brittle.network import call
 
-    x = problem.x if at is None else at
+    x: Tensor | Mapping[str, Tensor] = problem.x if at is None else at
     meter.count(forward=len(x if isinstance(x, Tensor) else next(iter(x.values()))))
     with torch.no_grad():
         return call(problem.network.quiet, x)

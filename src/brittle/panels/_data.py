@@ -1,8 +1,9 @@
 """What panels ask of a run: the answers to one question as arrays, units of a region, points of one example."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from math import isnan
+from typing import Any
 
 import numpy as np
 
@@ -46,8 +47,7 @@ class Answers:
 
     def scaled(self, factor: float) -> "Answers":
         """Both ends in other units."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Answers(**{**values, "lower": self.lower * factor, "upper": self.upper * factor})
+        return replace(self, lower=self.lower * factor, upper=self.upper * factor)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ def answers(run, model: str, question: str, name: str) -> Answers:
     ints = {c: part[c].cast(pl.Int64).to_numpy() for c in ("example", "label", "predicted")}
     floats = {c: part[c].cast(pl.Float64).fill_null(float("nan")).to_numpy() for c in NUMBERS}
     words = {c: tuple(part[c].fill_null("").to_list()) for c in WORDS}
-    return Answers(**ints, **floats, **words)
+    columns: dict[str, Any] = {**ints, **floats, **words}
+    return Answers(**columns)
 
 
 def unit(leaves: Mapping) -> Unit:

@@ -5,7 +5,7 @@ All take flat digits (N, 64) with pixels in [0, 1] and return ten logits.
 
 from pathlib import Path
 
-import torch
+import torch  # noqa: F401 - the example below uses it
 from torch import Tensor, nn
 
 from brittle.errors import InputError
