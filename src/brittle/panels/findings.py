@@ -78,7 +78,7 @@ def _plot(run, by_model: Mapping[str, Mapping]) -> tuple[list, str]:
         ordered = all(a < b for a, b in zip(xs, xs[1:], strict=False))
         marks.append(line(xs, ys, classes) if ordered and len(xs) > 1 else scatter(xs, ys, classes))
         legend.append((f"{model}: {ordinate}" if several else model, classes))
-    xs, ys = ([v for row in drawn for v in row[i]] for i in (2, 3))
+    xs, ys = [v for row in drawn for v in row[2]], [v for row in drawn for v in row[3]]
     words = _categories(first)
     x = (
         _axis(abscissa, xs)

@@ -79,15 +79,15 @@ def _example(found: Answers, i: int, clean: np.ndarray, moved: np.ndarray, ball:
         "amplitude": f"largest change of a feature {number(most)}",
         "clean": "",
     }
-    picture = as_picture(clean)
-    if picture is None:
+    before, after = as_picture(clean), as_picture(moved)
+    if before is None or after is None:
         return {**facts, "chart": _bars(change)}
     low, high = (
         _bound(ball.get(k), f)
         for k, f in (("low", min(clean.min(), moved.min())), ("high", max(clean.max(), moved.max())))
     )
-    pictures = {"clean": grey(picture, low, high), "change": diverging(as_picture(change), most)}
-    return {**facts, **pictures, "moved": grey(as_picture(moved), low, high)}
+    pictures = {"clean": grey(before, low, high), "change": diverging(after - before, most)}
+    return {**facts, **pictures, "moved": grey(after, low, high)}
 
 
 def _bound(stated: object, fallback: float) -> float:
