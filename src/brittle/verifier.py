@@ -200,7 +200,7 @@ def _check_identity(problem: Problem, rows: list[dict], where: str, report: _Rep
 
 def _replay(problem: Problem, rows: list[dict], points: Mapping, where: str, report: _Report) -> None:
     finite = [i for i, row in enumerate(rows) if row["upper"] < inf]
-    for i, row in enumerate(rows):
+    for row in rows:
         if row["upper"] < inf and not (row["found"] or row["status"] == "rounding-only"):
             report.fail(f"{where}, example {row['example']}", "a finite upper end without a witness")
     if not finite:
