@@ -10,16 +10,16 @@ import pytest
 import bound_laws
 import test_relaxation
 import test_support
-from brittle import intervals, norms, ops, relaxation
+from brittle import intervals, norms, ops, planes, relaxation
 from brittle.bounds import _concrete
 
 crown_file, ibp_file = (importlib.import_module(f"brittle.bounds.{name}") for name in ("crown", "ibp"))
 CLEAN = {
     "support": norms.support,
-    "intercepts": relaxation.intercepts,
-    "planes": relaxation.planes,
+    "intercepts": planes.intercepts,
+    "planes": planes.planes,
     "_transposed": relaxation._transposed,
-    "_pool_extreme": relaxation._pool_extreme,
+    "_pool_extreme": planes._pool_extreme,
     "_intersect": crown_file._intersect,
     "image": intervals.image,
     "_parameter_part": intervals._parameter_part,
@@ -81,16 +81,16 @@ def wrong_side(a, p, radius, down=None, up=None):
 
 
 MUTANTS: dict[str, tuple[object, str, object, Callable[[], None]]] = {
-    "relaxation offset x 0.9": (relaxation, "intercepts", offset_times_nine_tenths, lambda: bound_laws.below_brute_force(crown)),
+    "relaxation offset x 0.9": (planes, "intercepts", offset_times_nine_tenths, lambda: bound_laws.below_brute_force(crown)),
     "relaxation offset x 0.9, law of planes": (
-        relaxation, "intercepts", offset_times_nine_tenths, lambda: test_relaxation.test_planes_enclose_and_touch_for_any_slope("relu"),
+        planes, "intercepts", offset_times_nine_tenths, lambda: test_relaxation.test_planes_enclose_and_touch_for_any_slope("relu"),
     ),
     "no touching points": (
-        relaxation, "intercepts", no_touching_points, lambda: test_relaxation.test_planes_enclose_and_touch_for_any_slope("tanh"),
+        planes, "intercepts", no_touching_points, lambda: test_relaxation.test_planes_enclose_and_touch_for_any_slope("tanh"),
     ),
     "slopes swapped": (crown_file, "planes", swapped_slopes, lambda: bound_laws.below_brute_force(crown)),
     "residual path dropped": (relaxation, "_transposed", dropped_path, lambda: bound_laws.clean_at_radius_zero(crown)),
-    "pooling offset x 0.9": (relaxation, "_pool_extreme", pool_offset, test_relaxation.test_max_pooling_planes_enclose_and_touch),
+    "pooling offset x 0.9": (planes, "_pool_extreme", pool_offset, test_relaxation.test_max_pooling_planes_enclose_and_touch),
     "intermediate bound too tight": (crown_file, "_intersect", too_eager, lambda: bound_laws.below_brute_force(crown)),
     "interval of an activation halved": (intervals, "image", ends_swapped, lambda: bound_laws.below_brute_force(ibp)),
     "second-order term missing": (

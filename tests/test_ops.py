@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from brittle import intervals, ops
 from brittle.errors import NotCertified
 from brittle.graph import graph_of
+from brittle.planes import planes
 from brittle.problem import Problem
 from brittle.region import Ball
-from brittle.relaxation import planes, pull_back
+from brittle.relaxation import pull_back
 from reference import boxes
 
 

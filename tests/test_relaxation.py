@@ -5,7 +5,7 @@ from math import inf
 import pytest
 import torch
 
-from brittle import ops, relaxation
+from brittle import ops, planes
 
 FUNCTIONS = {
     "relu": ops.ACTIVATIONS["relu"]({}),
@@ -53,11 +53,11 @@ def test_planes_enclose_and_touch_for_any_slope(name: str) -> None:
     function, (low, high) = FUNCTIONS[name], edges()
     z = points(low, high)
     value = function.value(z)
-    below, above = relaxation.least_area(function, low, high)
-    slopes = [below, above, relaxation.chord(function, low, high), torch.zeros_like(low)]
+    below, above = planes.least_area(function, low, high)
+    slopes = [below, above, planes.chord(function, low, high), torch.zeros_like(low)]
     slopes += [torch.rand(len(low), dtype=torch.float64) * 2 - 0.5 for _ in range(3)]
     for slope in slopes:
-        least, most = relaxation.intercepts(function, slope, low, high)
+        least, most = planes.intercepts(function, slope, low, high)
         gap = value - slope * z
         rounding = 4 * 2.0**-53 * (value.abs() + (slope * z).abs())
         assert (gap + rounding >= least).all() and (gap - rounding <= most).all()
@@ -68,11 +68,11 @@ def test_planes_enclose_and_touch_for_any_slope(name: str) -> None:
 def test_the_planes_of_relu_by_hand() -> None:
     low, high = torch.tensor([-1.0, -2.0, 1.0, -2.0]).double(), torch.tensor([2.0, 1.0, 3.0, -1.0]).double()
     function = FUNCTIONS["relu"]
-    below, above = relaxation.least_area(function, low, high)
+    below, above = planes.least_area(function, low, high)
     assert torch.allclose(below, torch.tensor([1.0, 0.0, 1.0, 0.0]).double())
     assert torch.allclose(above, torch.tensor([2 / 3, 1 / 3, 1.0, 0.0]).double())
     assert torch.allclose(
-        relaxation.intercepts(function, above, low, high)[1], torch.tensor([2 / 3, 2 / 3, 0.0, 0.0]).double()
+        planes.intercepts(function, above, low, high)[1], torch.tensor([2 / 3, 2 / 3, 0.0, 0.0]).double()
     )
 
 
@@ -81,8 +81,8 @@ def test_planes_of_a_bent_function_leave_little_area(name: str) -> None:
     """On a crossing interval the planes through the ends beat the constants by far."""
     function = FUNCTIONS[name]
     low, high = torch.tensor([-1.0, -3.0, 0.5]).double(), torch.tensor([1.5, 0.7, 2.0]).double()
-    below, above = relaxation.least_area(function, low, high)
-    area = relaxation.intercepts(function, above, low, high)[1] - relaxation.intercepts(function, below, low, high)[0]
+    below, above = planes.least_area(function, low, high)
+    area = planes.intercepts(function, above, low, high)[1] - planes.intercepts(function, below, low, high)[0]
     area = area + (above - below) * (low + high) / 2
     assert (area < 0.6 * (function.value(high) - function.value(low))).all()
 
@@ -92,18 +92,18 @@ def test_max_pooling_planes_enclose_and_touch() -> None:
     pool = ops.MaxPool(torch.tensor([[0, 1, 2, -1], [1, 2, 3, 0]]))
     low = torch.randn(50, 1, 4, dtype=torch.float64)
     high = low + torch.rand(50, 1, 4, dtype=torch.float64) * 2
-    chosen = relaxation._pool_planes(pool, low, high, (1, 2), None, None)
+    chosen = planes._pool_planes(pool, low, high, (1, 2), None, None)
     random = torch.rand(50, 1, 2, 4, dtype=torch.float64)
-    given = relaxation._pool_planes(pool, low, high, (1, 2), random, random)
-    again = relaxation._pool_planes(pool, low, high, (1, 2), chosen.lower_slope, chosen.upper_slope)
+    given = planes._pool_planes(pool, low, high, (1, 2), random, random)
+    again = planes._pool_planes(pool, low, high, (1, 2), chosen.lower_slope, chosen.upper_slope)
     assert torch.equal(again.lower, chosen.lower) and torch.equal(again.upper, chosen.upper)
     for plane in (chosen, given):
         tightest = torch.full((50, 1, 2), inf, dtype=torch.float64)
         for corner in range(16):
             take = torch.tensor([corner >> k & 1 for k in range(4)], dtype=torch.bool)
             x = torch.where(take, high, low)
-            seen = relaxation.windows(pool, x, 0.0)
-            value = relaxation.windows(pool, x, -inf).amax(-1)
+            seen = planes.windows(pool, x, 0.0)
+            value = planes.windows(pool, x, -inf).amax(-1)
             upper = (plane.upper_slope * seen).sum(-1) + plane.upper
             assert (value >= (plane.lower_slope * seen).sum(-1) + plane.lower).all() and (value <= upper).all()
             tightest = torch.minimum(tightest, upper - value)

@@ -1,11 +1,13 @@
 """From a linear form over the region to a number: the exact minimum over ball and range, rounded outwards."""
 
 from collections.abc import Callable
+from math import prod
 
 import torch
 from torch import Tensor
 
 from brittle import norms
+from brittle.graph import Graph
 from brittle.intervals import TINY, UNIT, State, gamma
 from brittle.problem import Problem
 from brittle.relaxation import Pulled, inner
@@ -69,9 +71,15 @@ def certificate(lower: Tensor, method: str, proof: dict[str, Tensor] | None = No
     return Certificate(torch.where(finite, lower, -torch.inf).T.contiguous(), method, proof or {}, notes)
 
 
-def in_turns(problem: Problem, entries: int, bound: Callable[[Problem], Certificate]) -> Certificate:
-    """Evaluate a bound on as many examples at a time as ``entries`` numbers per example leave room for."""
-    size = max(1, ENTRIES // max(1, entries))
+def entries(graph: Graph) -> int:
+    """Numbers per example that a bound holds at once: the specification's matrix, and the ends of every interval twice."""
+    outputs = graph.by_name[graph.output].shape[0]
+    return outputs * outputs + 4 * sum(prod(node.shape) for node in graph.nodes if node.varies)
+
+
+def in_turns(problem: Problem, each: int, bound: Callable[[Problem], Certificate]) -> Certificate:
+    """Evaluate a bound on as many examples at a time as ``each`` numbers per example leave room for."""
+    size = max(1, ENTRIES // max(1, each))
     if size >= len(problem):
         return bound(problem)
     parts = [bound(problem.take(torch.arange(i, min(i + size, len(problem))))) for i in range(0, len(problem), size)]

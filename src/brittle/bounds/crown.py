@@ -12,8 +12,9 @@ from brittle.bounds import _concrete
 from brittle.errors import InputError, NotCertified
 from brittle.graph import Graph, Node, graph_of
 from brittle.intervals import State
+from brittle.planes import Planes, chord, planes
 from brittle.problem import Problem
-from brittle.relaxation import PIECE, Planes, chord, planes, pull_back
+from brittle.relaxation import PIECE, pull_back
 from brittle.results import Certificate
 
 ABOUT = About(
@@ -59,9 +60,7 @@ def crown(problem: Problem, *, lower_slope: str = "adaptive", max_units: int = 2
         raise InputError("lower_slope", '"adaptive" or "chord"', repr(lower_slope), "choose one of the two")
     graph = graph_of(problem)
     _check(problem, graph, max_units)
-    outputs = graph.by_name[graph.output].shape[0]
-    entries = outputs * outputs + 4 * sum(prod(node.shape) for node in graph.nodes if node.varies)
-    return _concrete.in_turns(problem, entries, lambda part: _bound(part, lower_slope))
+    return _concrete.in_turns(problem, _concrete.entries(graph), lambda part: _bound(part, lower_slope))
 
 
 def _bound(problem: Problem, lower_slope: str) -> Certificate:

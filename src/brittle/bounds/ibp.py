@@ -43,8 +43,7 @@ def ibp(problem: Problem) -> Certificate:
     """
     graph = graph_of(problem)
     ops.check(graph)
-    outputs = graph.by_name[graph.output].shape[0]
-    return _concrete.in_turns(problem, outputs * outputs, lambda part: _bound(part))
+    return _concrete.in_turns(problem, _concrete.entries(graph), _bound)
 
 
 def _bound(problem: Problem) -> Certificate:
