@@ -117,6 +117,7 @@ def test_the_figure_draws_a_point_where_its_scales_say():
     dot = ET.fromstring(svg).find(".//circle")
     assert dot is not None
     assert float(dot.get("cx")) == pytest.approx(across.start + (across.stop - across.start) / 4, abs=0.01)
+    assert float(dot.get("cy")) == 199  # a quarter of the way up from 300 - 44 to 28
     assert float(dot.get("cy")) == pytest.approx(up.start + (up.stop - up.start) / 4, abs=0.01)
 
 

@@ -257,7 +257,7 @@ def test_noise_is_drawn_at_its_typical_size_only_where_it_has_one(run):
 
 
 def test_the_nearest_witnesses_come_first_and_wrong_examples_never():
-    found = made([0, 0.1, 0.1, 0.1, 0.2], [0, 0.5, inf, 0.3, 0.4], ["misclassified", "ok", "ok", "ok", "ok"])
+    found = made([0, 0.1, 0.1, 0.1, 0.2], [0.05, 0.5, inf, 0.3, 0.4], ["misclassified", "ok", "ok", "ok", "ok"])
     assert nearest(found, 2).tolist() == [3, 4] and len(nearest(found, 9)) == 3
 
 
@@ -339,6 +339,7 @@ CHANCE = made([0, 0], [0.1, 0.2], kinds=("none", "proved"))
     [
         ("A", [OK], [CLOSED], []),
         ("A", [OK, check("n", "note")], [CLOSED, CLOSED], [CHANCE]),
+        ("B", [OK], [made([1.0, 2.0], [1.06, 2.12])], []),
         ("B", [OK], [CLOSED, WIDE], []),
         ("B", [OK], [WIDE], [CHANCE]),
         ("B", [], [], [CHANCE]),
