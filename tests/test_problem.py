@@ -185,3 +185,15 @@ def test_bad_questions_are_refused_with_advice(what: str) -> None:
     good = dict(x=x, labels=labels, region=Ball(p=2, radius=1.0), spec=None)
     with pytest.raises(bt.InputError, match="expected .* got .*; "):
         bt.Problem(module, **{**good, **BAD[what]})
+
+
+@pytest.mark.parametrize("p", [1, 2, inf])
+@pytest.mark.parametrize("radius", [1e-3, 1e-5, 1e-6])
+def test_small_changes_of_large_values_are_shortened_and_not_lost(p: float, radius: float) -> None:
+    """In float32 one unit in the last place of 0.9 is 6 % of a change of 1e-6: rounding alone must not undo an attack."""
+    torch.manual_seed(0)
+    x = torch.full((8, 20), 0.9)
+    problem = bt.Problem(torch.nn.Linear(20, 2), x, torch.zeros(8, dtype=torch.long), Ball(p=p, radius=radius))
+    size = problem.size(problem.settle({"x": x + radius * torch.randn(8, 20)}))
+    floor = 0.99 if radius == 1e-3 else 0.5
+    assert bool((size <= 1).all() and (size > floor).all()), size

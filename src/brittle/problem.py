@@ -268,13 +268,14 @@ class Problem:
         """The feasible, representable point nearest to hand: in the dtype of each leaf, inside the region to the last bit.
 
         scale : (N,) multiples of the unscaled region that must hold the point; default the present scale.
-        Rounding can push a point over its radius by an ulp; the change is then shortened by 2^-20 until it is not.
+        Rounding can push a point over its radius: a change is then shortened by 2^-20 of itself, and each time by twice as much,
+        since one unit in the last place of a value can be a large part of a small change.
         """
         limit = (self.scale if scale is None else scale).cpu()
         centre = self.centre
         settled = {k: v.detach().to(centre[k].dtype) for k, v in point.items()}
         over = torch.ones(len(self), dtype=torch.bool, device=self.device)
-        for _ in range(24):
+        for attempt in range(24):
             settled = {
                 k: torch.minimum(torch.maximum(v, self.region[k].range(v)[0]), self.region[k].range(v)[1])
                 for k, v in settled.items()
@@ -284,7 +285,7 @@ class Problem:
                 return settled
             for leaf, value in settled.items():
                 shorter = self.project_leaf(leaf, value, (self.region[leaf].radius * limit).to(value.device))
-                shorter = centre[leaf] + (shorter - centre[leaf]) * (1 if self.region[leaf].p == 0 else 1 - 2.0**-20)
+                shorter = centre[leaf] + (shorter - centre[leaf]) * (1 if self.region[leaf].p == 0 else 1 - min(1.0, 2.0 ** (attempt - 20)))
                 settled[leaf] = torch.where(norms.spread(over, value), shorter, value)
         return {k: torch.where(norms.spread(over, v), centre[k], v) for k, v in settled.items()}
 
