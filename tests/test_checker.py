@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from zoo import CASES
 
 from brittle._checker import planes
 from brittle._checker.affine import Unknown
@@ -19,6 +18,7 @@ from brittle.graph import graph_of
 from brittle.problem import Problem
 from brittle.region import Ball
 from brittle.spec import matrix
+from zoo import CASES
 
 rng = np.random.default_rng(0)
 ACTIVATIONS = [("relu", ()), ("leaky_relu", (0.1,)), ("hardtanh", (0.0, 6.0)), ("tanh", ()), ("sigmoid", ())]

@@ -100,7 +100,7 @@ def test_families_do_not_import_each_other():
         for file in FILES
         if home(file) in FAMILIES
         for dotted, _ in imports(file)
-        if (target := part(dotted)) in FAMILIES - {home(file)} - ACROSS.get(home(file), set())
+        if part(dotted) in FAMILIES - {home(file)} - ACROSS.get(home(file), set())
     ]
     assert not wrong, "\n".join(wrong)
 

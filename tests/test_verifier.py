@@ -7,11 +7,11 @@ import numpy as np
 import polars
 import pytest
 import torch
-from audited import LAWS, QUIET, audit, mlp
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 from torch import nn
 
 import brittle as bt
+from audited import LAWS, QUIET, audit, mlp
 from brittle.errors import InputError
 from brittle.records import Part
 from brittle.verifier import verify

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import fsum, inf, sqrt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -387,7 +388,7 @@ def _law(facts: Mapping[str, object]) -> noise_laws.Law:
     return known[facts["law"]](**options)  # type: ignore[index]
 
 
-def _specification(facts: Mapping[str, object]) -> Specification | None:
+def _specification(facts: Mapping[str, Any]) -> Specification | None:
     kind = facts["specification"]
     if kind == "default":
         return None

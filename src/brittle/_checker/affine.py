@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,7 @@ class Reader:
     known: Mapping[str, Node]
     constants: Mapping[str, NDArray]
 
-    def __getitem__(self, name: str) -> object:
+    def __getitem__(self, name: str) -> Any:
         return self.node.arguments[name]
 
     def source(self, name: str = "input") -> Node:
@@ -56,7 +57,7 @@ class Reader:
         value = self[name]
         return isinstance(value, Ref) and self.known[value.name].varies
 
-    def constant(self, value: object) -> NDArray | None:
+    def constant(self, value: object) -> Any:
         """A number, a constant tensor, or None."""
         if isinstance(value, Ref):
             if value.name not in self.constants:
@@ -70,7 +71,8 @@ class Reader:
         entries = tuple(value) if isinstance(value, (tuple, list)) else (value,)
         if not all(isinstance(e, int) for e in entries):
             raise Unknown(f"{self.node.op} with {name}={value!r}")
-        return entries * dimensions if len(entries) == 1 else entries
+        sizes = tuple(int(e) for e in entries)
+        return sizes * dimensions if len(sizes) == 1 else sizes
 
 
 def affine(node: Node, known: Mapping[str, Node], constants: Mapping[str, NDArray]) -> Affine:
@@ -88,12 +90,12 @@ def affine(node: Node, known: Mapping[str, Node], constants: Mapping[str, NDArra
 def stencil(read: Reader) -> stencils.Stencil:
     """The products of a linear or convolutional layer."""
     node, source = read.node, read.source()
-    weight = read.known[read["weight"].name].shape  # type: ignore[union-attr]
+    weight = read.known[read["weight"].name].shape
     if node.op == "linear":
         return stencils.linear(source.shape, weight[0])
     dimensions = len(weight) - 2
-    options = [read.pair(name, dimensions) for name in ("stride", "padding", "dilation")]
-    return stencils.convolution(source.shape, weight, *options, int(read["groups"]))  # type: ignore[call-overload]
+    stride, padding, dilation = (read.pair(name, dimensions) for name in ("stride", "padding", "dilation"))
+    return stencils.convolution(source.shape, weight, stride, padding, dilation, int(read["groups"]))
 
 
 def window_index(read: Reader) -> NDArray:
@@ -111,7 +113,7 @@ def window_index(read: Reader) -> NDArray:
     return np.concatenate([np.where(index >= 0, index + c * step, -1) for c in range(source.shape[0])])
 
 
-def _one(source: Node, matrix: csr_matrix, bias: Array | None = None, size: Array | None = None) -> Affine:
+def _one(source: Node, matrix: Any, bias: Array | None = None, size: Array | None = None) -> Affine:
     bias = np.zeros(matrix.shape[0]) if bias is None else bias
     return Affine(((source.name, matrix.tocsr()),), bias, np.abs(bias) if size is None else size)
 
@@ -126,7 +128,7 @@ def _batch_norm(read: Reader) -> Affine:
         raise Unknown("batch_norm in training mode")
     source = read.source()
     mean, variance = read.constant(read["running_mean"]), read.constant(read["running_var"])
-    scale = 1 / np.sqrt(variance + float(read["eps"]))  # type: ignore[arg-type]
+    scale = 1 / np.sqrt(variance + float(read["eps"]))
     scale = scale if read["weight"] is None else scale * read.constant(read["weight"])
     shift = np.zeros_like(scale) if read["bias"] is None else read.constant(read["bias"])
     each = lambda v: np.repeat(v, prod(source.shape[1:]))
@@ -175,7 +177,7 @@ def _reduce(read: Reader) -> Affine:
 
 def _sum(read: Reader) -> Affine:
     """``input + alpha other`` in its three spellings; either side may be constant."""
-    op, alpha = read.node.op, float(read.node.arguments.get("alpha") or 1)  # type: ignore[arg-type]
+    op, alpha = read.node.op, _number(read.node.arguments.get("alpha"))
     weights = {"add": (1.0, alpha), "sub": (1.0, -alpha), "rsub": (-alpha, 1.0)}[op]
     bias = size = np.zeros(prod(read.node.shape))
     parts = []
@@ -188,6 +190,10 @@ def _sum(read: Reader) -> Affine:
             constant = weight * _spread(read, read.constant(read[name]))
             bias, size = bias + constant, size + np.abs(constant)
     return Affine(tuple(parts), bias, size)
+
+
+def _number(alpha: Any) -> float:
+    return 1.0 if alpha is None else float(alpha)
 
 
 def _product(read: Reader) -> Affine:
@@ -204,7 +210,7 @@ def _product(read: Reader) -> Affine:
 
 def _indexed(read: Reader) -> Affine:
     """Operations that only move entries: done to the numbers of the entries instead of their values."""
-    names = [ref.name for ref in read["tensors"]] if read.node.op in ("cat", "stack") else [read.source().name]  # type: ignore[union-attr]
+    names = [ref.name for ref in read["tensors"]] if read.node.op in ("cat", "stack") else [read.source().name]
     if not all(read.known[name].varies for name in names):
         raise Unknown(f"{read.node.op} with a constant")
     offset, numbers, starts = 0, [], []
@@ -243,17 +249,17 @@ def _spread(read: Reader, constant: NDArray) -> Array:
 
 
 def _slice(read: Reader, v: NDArray) -> NDArray:
-    axis = int(read["dim"])  # type: ignore[call-overload]
+    axis = int(read["dim"])
     start, end = read["start"] or 0, read["end"]
     cut = [slice(None)] * v.ndim
-    cut[axis] = slice(start, end if isinstance(end, int) else None, read["step"])  # type: ignore[misc]
+    cut[axis] = slice(start, end if isinstance(end, int) else None, read["step"])
     return v if axis % v.ndim == 0 else v[tuple(cut)]
 
 
 def _padded(read: Reader, v: NDArray) -> NDArray:
     if read["value"]:
         raise Unknown("padding with a constant other than 0")
-    pad = list(read["pad"])  # type: ignore[call-overload]
+    pad = list(read["pad"])
     if any(p < 0 for p in pad) or len(pad) >= 2 * v.ndim:
         raise Unknown("padding that crops")
     sides = [(0, 0)] * (v.ndim - len(pad) // 2) + [(pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2)]

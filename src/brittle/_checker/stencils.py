@@ -43,15 +43,6 @@ class Stencil:
         values = weight.reshape(-1)[self.weight]
         return csr_matrix((values, (self.out, self.inp)), shape=(self.outputs, self.inputs))
 
-    def interval(self, weight: tuple[Array, Array], value: tuple[Array, Array]) -> tuple[Array, Array]:
-        """Sums of interval products, before rounding slack: weights and inputs both move."""
-        (w0, w1), (x0, x1) = (
-            tuple(v.reshape(-1)[k] for v in pair) for pair, k in ((weight, self.weight), (value, self.inp))
-        )
-        corners = np.stack([w0 * x0, w0 * x1, w1 * x0, w1 * x1])
-        add = lambda terms: np.bincount(self.out, terms, self.outputs)
-        return add(corners.min(0)), add(corners.max(0))
-
 
 def linear(shape: tuple[int, ...], features: int) -> Stencil:
     """``y[..., o] = sum_i W[o, i] x[..., i]`` for an input of ``shape`` per example."""

@@ -249,13 +249,12 @@ class _Walk:
             inside, self.high[source][index], low
         )  # a tap outside stands for the least inside: never the maximum
         self.low[node.name], self.high[node.name] = low.max(1), high.max(1)
-        slopes = [
-            np.where(inside, self._slope(node, side, index.shape), 0.0) for side in ("lower_slope", "upper_slope")
-        ]
+        lower = np.where(inside, self._slope(node, "lower_slope", index.shape), 0.0)
+        upper = np.where(inside, self._slope(node, "upper_slope", index.shape), 0.0)
         rows, taps = np.nonzero(inside)
         shape = (len(index), len(self.low[source]))
-        back = [csr_matrix((s[rows, taps], (rows, index[rows, taps])), shape=shape) for s in slopes]
-        least, most = pool_intercepts(*slopes, low, high)
+        back = [csr_matrix((s[rows, taps], (rows, index[rows, taps])), shape=shape) for s in (lower, upper)]
+        least, most = pool_intercepts(lower, upper, low, high)
         return Plane(back[0], least, back[1], most)
 
     def _slope(self, node: Node, side: str, shape: tuple[int, ...]) -> Array:
