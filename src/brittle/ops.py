@@ -9,6 +9,7 @@ Max pooling is the only other nonlinear row. An operation without a row is not c
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from math import inf, prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -113,7 +114,7 @@ def _check_affine(node: Node, known: Mapping[str, Node]) -> None:
         axes = axes if isinstance(axes, tuple) else (axes,)
         if node.op == "permute":
             axes = axes[1:] if axes and axes[0] == 0 else (0,)
-        if any(a is None or int(a) % rank_in == 0 for a in axes):
+        if any(not isinstance(a, int) or a % rank_in == 0 for a in axes):
             raise NotCertified(f"operation {node.op} mixes examples")
     if node.op == "matmul" and not (_varies(node.arguments["input"], known) and len(known[node.sources[1]].shape) <= 2):
         raise NotCertified("operation matmul with a constant on the left")
@@ -247,8 +248,8 @@ def _conv_pullback(node: Node, a: Mapping, rows: Tensor) -> Tensor:
     return gradient
 
 
-def _tuple(value: object, length: int) -> list[int]:
-    entries = list(value) if isinstance(value, (list, tuple)) else [value]
+def _tuple(value: Any, length: int) -> list[int]:
+    entries = list(value) if isinstance(value, (list, tuple)) else [int(value)]
     return entries * length if len(entries) == 1 else entries
 
 

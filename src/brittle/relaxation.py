@@ -111,7 +111,7 @@ def _transposed(state: State, node: Node, rows: Tensor, moving: list[str]) -> di
         return {moving[0]: back.reshape(*per, *state.known[moving[0]].shape)}
     names = tuple(origin)
     apply = lambda *values: ops.evaluate(node, {**state.constants, **dict(zip(names, values, strict=True))}, count)
-    _, transpose = torch.func.vjp(apply, *(origin[name].clone() for name in names))
+    transpose = torch.func.vjp(apply, *(origin[name].clone() for name in names))[1]
     return {
         name: value.reshape(*per, *state.known[name].shape) for name, value in zip(names, transpose(batch), strict=True)
     }
