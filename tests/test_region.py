@@ -85,3 +85,12 @@ def test_what_as_region_accepts():
 def test_balls_that_are_none(options, words):
     with pytest.raises(InputError, match=words):
         Ball(**options)
+
+
+def test_a_count_that_rounding_put_below_a_whole_number_is_that_number():
+    """A bound that allows one change fewer than it states is unsound."""
+    from brittle.norms import support
+
+    rows, room = torch.ones(1, 1, 5, dtype=torch.float64), torch.ones(1, 5, dtype=torch.float64)
+    radius = torch.tensor([3 / 0.7], dtype=torch.float64) * 0.7
+    assert radius.item() < 3 and support(rows, 0, radius, room, room).item() >= 3

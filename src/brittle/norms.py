@@ -153,7 +153,8 @@ def _support_count(a: Tensor, size: Tensor, radius: Tensor, down: Tensor | None,
         return torch.where((size.amax(-1) > 0) & (radius >= 1), inf, 0.0)
     gain = (size * torch.where(a > 0, up, down)).nan_to_num(nan=0.0).sort(-1, descending=True).values
     count = torch.arange(gain.shape[-1], device=a.device)
-    return torch.where(count < radius.floor()[:, None], gain, 0.0).sum(-1)
+    allowed = (radius * (1 + 1e-9)).floor()  # 3 / 0.7 * 0.7 is 2.9999999999999996 and means 3 changes
+    return torch.where(count < allowed[:, None], gain, 0.0).sum(-1)
 
 
 def uniform_sphere(shape: tuple[int, ...], p: float, generator: torch.Generator, count: int | None = None) -> Tensor:
