@@ -90,9 +90,9 @@ Cover = tuple[dict[str, tuple[float, float]], float]  # (p, radius) by leaf, and
 def _sweeps(laws: Mapping[str, Law], dimensions: Mapping[str, int], steps: tuple[float, ...]) -> list[list[Cover]]:
     """Sequences of growing covers with falling tails: one cover for bounded laws, an l2 and an l-inf sequence with Gaussians."""
     bounded = {leaf: law.support() for leaf, law in laws.items() if law.support()[1] < inf}
-    spread = {leaf: law for leaf, law in laws.items() if leaf not in bounded}
-    for leaf, law in spread.items():
-        if not isinstance(law, Gaussian):
+    spread = {leaf: law for leaf, law in laws.items() if isinstance(law, Gaussian)}
+    for leaf, law in laws.items():
+        if leaf not in bounded and leaf not in spread:
             raise NotCertified(f"no tail is known for the law {type(law).__name__} of leaf {leaf!r}")
     if not spread:
         return [[(bounded, 0.0)]]
