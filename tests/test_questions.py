@@ -4,8 +4,8 @@ from math import inf
 
 import pytest
 import torch
-import zoo
 
+import zoo
 from brittle import norms
 from brittle.errors import BracketError, InputError, NotCertified
 from brittle.problem import Problem
@@ -178,6 +178,34 @@ def test_a_weaker_bound_costs_one_evaluation() -> None:
 
     answer = radius(affine(), attacks=[], bounds=[exact, weaker])
     assert len(calls) == 1 and set(answer.methods.lower) == {"exact"}
+
+
+def test_what_the_effort_misses_goes_to_the_attacks_of_the_next(monkeypatch) -> None:
+    seen = []
+
+    def blind(problem: Problem, *, seed: int = 0):
+        return problem.witness(problem.centre, "blind")
+
+    def strong(problem: Problem, *, seed: int = 0):
+        seen.append(problem.index.tolist())
+        return jump(problem)
+
+    def half_blind(problem: Problem, *, seed: int = 0):
+        point = {"x": torch.where(problem.index[:, None] == 1, jump(problem).point["x"], problem.x)}
+        return problem.witness(point, "half_blind")
+
+    class Named:
+        def __init__(self, function):
+            self.name, self.function = function.__name__, function
+
+        def __call__(self, problem: Problem, *, seed: int = 0):
+            return self.function(problem, seed=seed)
+
+    quick = [Named(blind), Named(half_blind)]
+    tiers = {"quick": quick, "standard": [*quick, Named(strong)]}
+    monkeypatch.setattr("brittle.questions._methods.portfolio", lambda family, effort, *rest: tiers[effort])
+    answer = radius(affine(), ends="upper", effort="quick")
+    assert seen == [[0, 2]] and answer.methods.upper == ("strong", "half_blind", "strong")
 
 
 def test_cost_counts_the_passes_of_the_module() -> None:

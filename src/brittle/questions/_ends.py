@@ -1,6 +1,6 @@
 """The two ends of a worst-case question, joined from all chosen methods: the best witness, the best certificate."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -13,7 +13,7 @@ from brittle.problem import Problem
 from brittle.results import Certificate, Proof, Witness
 from brittle.spec import margin
 
-Methods = list[tuple[str, Callable]]
+Methods = Sequence[tuple[str, Callable]]
 
 
 @dataclass
@@ -51,19 +51,25 @@ def clean_witness(problem: Problem) -> Witness:
 
 
 def attack(
-    problem: Problem, attacks: Methods, seed: int, better: Callable[[Witness, Witness], Tensor]
+    problem: Problem,
+    attacks: Methods,
+    seed: int,
+    better: Callable[[Witness, Witness], Tensor],
+    spare: Methods = (),
 ) -> tuple[Witness, tuple[str, ...]]:
     """The best witness of all attacks, per example, starting from the clean point; and which method gave it.
 
-    better : (new, best) -> (N,) bool, where the new witness replaces the best one.
+    better   (new, best) -> (N,) bool, where the new witness replaces the best one.
+    spare    attacks that see only the examples on which nothing has been found before them
     """
     best = clean_witness(problem)
     names = [best.method] * len(problem)
     open_examples = (~best.found).nonzero()[:, 0]
-    if not len(open_examples):
-        return best, tuple(names)
-    for name, function in attacks:
-        found = scatter(best, open_examples, function(problem.take(open_examples), seed=seed))
+    for name, function in [*attacks, *spare]:
+        at = open_examples if (name, function) in attacks else (~best.found).nonzero()[:, 0]
+        if not len(at):
+            continue
+        found = scatter(best, at, function(problem.take(at), seed=seed))
         improved = better(found, best)
         best = _merge(improved, found, best)
         names = [name if yes else old for yes, old in zip(improved.tolist(), names, strict=True)]

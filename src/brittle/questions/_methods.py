@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from brittle.discovery import Method, method, portfolio
+from brittle.discovery import EFFORTS, Method, method, portfolio
 from brittle.errors import InputError
 from brittle.problem import Problem
 
@@ -23,6 +23,15 @@ def chosen(family: str, choice: Choice, problem: Problem, effort: str, answers: 
     if isinstance(choice, str) or not isinstance(choice, Sequence):
         raise InputError(family, "a list of names or functions", repr(choice), f'write {family}=["name"]')
     return [_named(family, entry) for entry in choice]
+
+
+def reserve(family: str, choice: Choice, problem: Problem, effort: str, answers: str) -> list[tuple[str, Callable]]:
+    """The methods of the next effort, kept for examples on which those of this one find nothing at all."""
+    later = EFFORTS[min(EFFORTS.index(effort) + 1, len(EFFORTS) - 1)]
+    if choice is not None or later == effort:
+        return []
+    now = {name for name, _ in chosen(family, None, problem, effort, answers)}
+    return [entry for entry in chosen(family, None, problem, later, answers) if entry[0] not in now]
 
 
 def check_verb(problem: Problem, ends: str, quantity: str) -> None:

@@ -9,7 +9,7 @@ from brittle import meter
 from brittle.errors import NotCertified
 from brittle.problem import Problem
 from brittle.questions._ends import Evidence, Methods, at_centre, attack
-from brittle.questions._methods import Choice, check_verb, chosen
+from brittle.questions._methods import Choice, check_verb, chosen, reserve
 from brittle.questions._search import Search
 from brittle.results import Bracket, Cost, Ends, Proof, Witness
 
@@ -35,7 +35,8 @@ def radius(
     is witnessed (a stored, feasible point, wrong for the module as given and in float64). Where nothing was found
     ``upper = inf`` and ``witness.found`` is False. An example that is already misclassified has [0, 0].
 
-    Options and errors as for :func:`brittle.questions.margin.margin`. The certified end is searched by secant steps inside
+    Options and errors as for :func:`brittle.questions.margin.margin`. Examples on which the attacks of this effort find
+    nothing are given to those of the next one. The certified end is searched by secant steps inside
     the bracket to a relative accuracy of 5 %, 1 % or 0.1 % (quick, standard, thorough); stopping early costs tightness only.
 
     >>> from brittle.region import Ball
@@ -55,7 +56,8 @@ def radius(
     proof: Proof | None = None
     with meter.measure() as passes:
         methods = chosen("attacks", attacks, problem, effort, "radius") if ends != "lower" else []
-        witness, high_names = attack(problem, methods, seed, _smaller)
+        spare = reserve("attacks", attacks, problem, effort, "radius") if methods else []
+        witness, high_names = attack(problem, methods, seed, _smaller, spare)
         upper = torch.where(witness.found, witness.size, inf)
         witness = at_centre(
             problem, witness, ~witness.found & torch.tensor([s != "rounding-only" for s in witness.status])
