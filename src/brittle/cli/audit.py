@@ -1,5 +1,6 @@
 """``brittle audit``: every question about every model, into a run folder with a report."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,11 +12,13 @@ from brittle.errors import InputError
 # the distances themselves: a ball of radius 1 makes the scale a length, so no budget has to be chosen
 DISTANCES = ("l2=2:1", "linf=inf:1")
 DEMO_MODELS = ("plain=demo:mlp", "hardened=demo:hardened")
-DEMO_NOISE = ("noise=gaussian:0.1",)
+# sizes at which the plain network still keeps most of its accuracy, so that the two networks can be told apart
+DEMO_REGIONS, DEMO_NOISE = ("l2=2:0.3", "linf=inf:0.05"), ("noise=gaussian:0.1",)
 DEMO_DATA, DEMO_LIMIT, DEMO_OUT = "sklearn:digits[test]", 100, Path("runs/demo")
 
 
 def audit(
+    context: typer.Context,
     model: Annotated[str | None, typer.Argument(help=MODELS, show_default=False)] = None,
     data: Annotated[str | None, typer.Argument(help=DATA, show_default=False)] = None,
     models: Annotated[
@@ -40,7 +43,7 @@ def audit(
     level: Annotated[float, typer.Option(help="Confidence of the intervals of probabilities.")] = 0.95,
     chunk: Annotated[int, typer.Option(help="Examples per unit of work.")] = 25,
     workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
-    executor: Annotated[str | None, typer.Option(help="local, processes or ray; default: by the workers.")] = None,
+    executor: Annotated[str | None, typer.Option(help="local or processes; default: by the workers.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The run folder; default runs/audit.")] = None,
     factory: FactoryOption = None,
     trust_pickle: TrustOption = False,
@@ -62,13 +65,14 @@ def audit(
         if model or data or models:
             raise InputError("--demo", "no model and no data", "both given", "leave one of them out")
         models, data, limit, out = list(DEMO_MODELS), DEMO_DATA, limit or DEMO_LIMIT, out or DEMO_OUT
-        noise, low, high = noise or list(DEMO_NOISE), low or "0", high or "1"
+        region, noise = region or list(DEMO_REGIONS), noise or list(DEMO_NOISE)
+        low, high = low or "0", high or "1"
     elif models:
         model, data = None, _only(model, data)
     if not data or not (model or models):
         raise InputError("audit", "a model and data, or --demo", "less", "see brittle audit --help")
     limits = valid_range(low, high)
-    balls = regions(region or ([] if noise and not demo else DISTANCES), limits)
+    balls = regions(region or ([] if noise else DISTANCES), limits)
     noises = laws(noise or (), limits)
     given = load(named_models(models or [f"model={model}"]), data, limit, factory, trust_pickle)
     import brittle as bt
@@ -76,7 +80,7 @@ def audit(
     run = bt.audit(
         given.models, given.data.x, given.data.labels, balls, noises, out or Path("runs/audit"), effort, seed,
         level=level, chunk=chunk, workers=workers, executor=executor or ("processes" if workers > 1 else "local"),
-        sources=given.sources,
+        sources={**given.sources, "command": shlex.join(["brittle", *(context.obj or ["audit"])])},
     )  # fmt: skip
     _print(run)
 

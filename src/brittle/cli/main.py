@@ -59,7 +59,8 @@ def options(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; the entry point ``brittle`` exits with it."""
     try:
-        code = app(arguments, standalone_mode=False, prog_name="brittle")
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        code = app(given, standalone_mode=False, prog_name="brittle", obj=given)
         sys.stdout.flush()
         return _say(RESUME, INTERRUPTED) if code == INTERRUPTED else int(code or OK)
     except InputError as problem:
