@@ -1,7 +1,7 @@
 """The answer: Bracket, a truth enclosed between a lower and an upper end that say what they are worth."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Generic, NamedTuple, TypeVar
 
@@ -41,6 +41,9 @@ class Bracket:
     cost         passes per example, seconds in all
     slack        absolute crossing that rounding may explain; beyond it a proved end past a witnessed one raises
     doubts       plain sentences on why an end may not be believed
+    estimate, interval, level  of a probability: (N,), (N, 2), approximate at ``level``; NaN where the estimator refuses
+    diagnostics  (N, ...) figures of the estimator by name: effective sample size, largest share of a weight, ...
+    parts        (name, bracket) of every method that this bracket was joined from; ``dict(bracket.parts)["monte_carlo"]``
     """
 
     quantity: str
@@ -58,6 +61,8 @@ class Bracket:
     estimate: Tensor | None = None
     interval: Tensor | None = None
     level: float | None = None
+    diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
+    parts: tuple[tuple[str, "Bracket"], ...] = ()
 
     def __post_init__(self) -> None:
         self._check_numbers()
@@ -134,6 +139,8 @@ class Bracket:
             self.estimate if self.estimate is not None else other.estimate,
             self.interval if self.interval is not None else other.interval,
             self.level if self.level is not None else other.level,
+            {**other.diagnostics, **self.diagnostics},
+            (*self.parts, *other.parts),
         )
 
     def take(self, indices: Tensor) -> "Bracket":
@@ -152,12 +159,14 @@ class Bracket:
             proof=None if self.proof is None else self.proof.take(at),
             estimate=part(self.estimate),
             interval=part(self.interval),
+            diagnostics={name: value[at] for name, value in self.diagnostics.items()},
+            parts=tuple((name, bracket.take(indices)) for name, bracket in self.parts),
         )
 
     @staticmethod
     def join(parts: Sequence["Bracket"]) -> "Bracket":
         """Concatenate over examples; passes per example are averaged, seconds added. A confidence speaks of each example, so the
-        least one holds for all."""
+        least one holds for all. Diagnostics and parts that not all have are left out."""
         if len(parts) == 1:
             return parts[0]
         if len({b.quantity for b in parts}) != 1:
@@ -175,6 +184,9 @@ class Bracket:
         link = lambda values: tuple(v for part in values for v in part)
         witnesses = [b.witness for b in parts if b.witness is not None]
         proofs = [b.proof for b in parts if b.proof is not None]
+        shared = lambda names: [n for n in names[0] if all(n in other for other in names)]
+        figures = shared([list(b.diagnostics) for b in parts])
+        methods = shared([[name for name, _ in b.parts] for b in parts])
         return replace(
             parts[0],
             lower=torch.cat([b.lower for b in parts]),
@@ -190,6 +202,8 @@ class Bracket:
             doubts=tuple(dict.fromkeys(d for b in parts for d in b.doubts)),
             estimate=cat([b.estimate for b in parts]),
             interval=cat([b.interval for b in parts]),
+            diagnostics={name: torch.cat([b.diagnostics[name] for b in parts]) for name in figures},
+            parts=tuple((name, Bracket.join([dict(b.parts)[name] for b in parts])) for name in methods),
         )
 
     def __repr__(self) -> str:
