@@ -179,6 +179,48 @@ BAD = {
 }
 
 
+@pytest.mark.parametrize(
+    "x, words",
+    [
+        (
+            torch.rand(6, 5),
+            r"model: expected logits for x \(6, 5\) float32, got RuntimeError: .*; give inputs of the shape",
+        ),
+        (torch.zeros(6, 6, dtype=torch.uint8), "model: expected logits for x .* uint8, got RuntimeError"),
+        (torch.rand(6, 6).numpy(), "x: expected a torch tensor, got ndarray; convert it"),
+    ],
+)
+def test_inputs_that_the_model_cannot_take_are_one_sentence(x: object, words: str) -> None:
+    with pytest.raises(bt.InputError, match=words):
+        bt.Problem(mlp()[0], x, torch.zeros(6, dtype=torch.long))
+
+
+def test_what_a_model_raises_stays_attached() -> None:
+    def broken(x: Tensor) -> Tensor:
+        raise ValueError("my own\nwords")
+
+    with pytest.raises(bt.InputError, match="got ValueError: my own; ") as caught:
+        bt.Problem(broken, torch.zeros(1, 2), torch.tensor([0]))
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+@pytest.mark.parametrize("error", [MemoryError("x"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_running_out_of_memory_is_no_bad_input(error: Exception) -> None:
+    def large(x: Tensor) -> Tensor:
+        raise error
+
+    with pytest.raises(type(error)):
+        bt.Problem(large, torch.zeros(1, 2), torch.tensor([0]))
+
+
+@pytest.mark.parametrize(
+    "leaf, advice", [("a", 'write "x.a"'), ("x", 'for example "x.a"'), ("b", "one of these names")]
+)
+def test_names_of_keyword_inputs_are_suggested(leaf: str, advice: str) -> None:
+    with pytest.raises(bt.InputError, match=advice):
+        bt.Problem(lambda a: a, {"a": torch.zeros(1, 2)}, torch.tensor([0]), {leaf: Ball(p=2, radius=1.0)})
+
+
 @pytest.mark.parametrize("what", BAD)
 def test_bad_questions_are_refused_with_advice(what: str) -> None:
     module, x, labels = mlp()

@@ -29,6 +29,7 @@ from brittle.rows import (
 )
 from brittle.spec import Specification
 from brittle.store import write_part
+from brittle.validation import is_out_of_memory
 
 Result = TypeVar("Result")
 
@@ -113,7 +114,7 @@ def in_memory(ask: Callable[[Tensor], Result], at: Tensor, join: Callable[[Seque
             start += size
             continue
         except (RuntimeError, MemoryError) as reason:
-            if not _is_out_of_memory(reason):
+            if not is_out_of_memory(reason):
                 raise
             if min(size, len(at) - start) == 1:
                 do = "use a machine with more memory, a smaller effort, or fewer moving leaves"
@@ -145,10 +146,3 @@ def _examine(job: Job, model: str, at: Tensor) -> None:
     problem = job.problem(model, at)
     for question, name in job.plan.questions():
         problem.within(job.move(question, name))
-
-
-def _is_out_of_memory(reason: Exception) -> bool:
-    if isinstance(reason, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    text = str(reason).lower()
-    return "out of memory" in text or "can't allocate" in text or "not enough memory" in text

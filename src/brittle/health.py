@@ -25,6 +25,7 @@ SUBJECT = {  # what an InputError is about -> the check whose business it is
     "model output": "labels",
     "logits": "gradients",
     "module": "pipeline",
+    "model": "pipeline",
     "region": "input_range",
     "leaf": "input_range",
     "range of leaf": "input_range",
@@ -182,7 +183,7 @@ def _cannot_ask(reason: Exception) -> Finding:
         key = next((k for k in sorted(SUBJECT, key=len, reverse=True) if reason.what.startswith(k)), "")
         name = SUBJECT.get(key, "input_range")
         note = f"{reason.what[0].upper()}{reason.what[1:]}: expected {reason.expected}, got {reason.got}."
-        doubt = f"Nothing can be measured, because of {reason.what} {reason.got}: {_advice(reason)}."
+        doubt = f"Nothing can be measured. {note.removesuffix('.')}; {_advice(reason)}."
     else:
         name = "pipeline"
         note = f"The model raises {type(reason).__name__} on these inputs: {_first_line(reason)}."

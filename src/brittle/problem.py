@@ -15,7 +15,7 @@ from brittle.network import Network, read_logits
 from brittle.region import Ball, Region, as_region
 from brittle.results import Witness
 from brittle.spec import Specification, Threshold, Untargeted, margin
-from brittle.validation import as_labels, check_inputs, check_region
+from brittle.validation import as_labels, check_inputs, check_region, one_sentence
 
 Point = Mapping[str, Tensor]
 NUMBERS = (
@@ -94,7 +94,7 @@ class Problem:
     @property
     def inputs(self) -> dict[str, Tensor]:
         """The inputs by leaf name: ``{"x": x}`` or ``{"x.NAME": tensor}``."""
-        return {"x": self.x} if isinstance(self.x, Tensor) else {f"x.{name}": value for name, value in self.x.items()}
+        return {f"x.{name}": value for name, value in self.x.items()} if isinstance(self.x, Mapping) else {"x": self.x}
 
     @property
     def leaves(self) -> tuple[str, ...]:
@@ -166,7 +166,7 @@ class Problem:
 
     def clean_logits(self) -> Tensor:
         """Logits at the centre, checked to be finite."""
-        with torch.no_grad():
+        with torch.no_grad(), one_sentence(self.inputs):
             logits = self.logits()
         if logits.shape[0] != len(self):
             raise InputError(
@@ -285,7 +285,9 @@ class Problem:
                 return settled
             for leaf, value in settled.items():
                 shorter = self.project_leaf(leaf, value, (self.region[leaf].radius * limit).to(value.device))
-                shorter = centre[leaf] + (shorter - centre[leaf]) * (1 if self.region[leaf].p == 0 else 1 - min(1.0, 2.0 ** (attempt - 20)))
+                shorter = centre[leaf] + (shorter - centre[leaf]) * (
+                    1 if self.region[leaf].p == 0 else 1 - min(1.0, 2.0 ** (attempt - 20))
+                )
                 settled[leaf] = torch.where(norms.spread(over, value), shorter, value)
         return {k: torch.where(norms.spread(over, v), centre[k], v) for k, v in settled.items()}
 

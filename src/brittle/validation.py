@@ -1,6 +1,7 @@
 """What a question must fulfil before it is asked: labels, inputs, leaves and ranges, each refusal in one sentence."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -43,6 +44,37 @@ def check_inputs(inputs: Mapping[str, Tensor], labels: Tensor) -> None:
             raise InputError(name, "finite values", f"NaN or infinity in examples {bad[:5]}", "clean the data first")
 
 
+@contextmanager
+def one_sentence(inputs: Mapping[str, Tensor]) -> Iterator[None]:
+    """Whatever a module raises on its own inputs, as an InputError; the exception itself stays attached as the cause.
+
+    Running out of memory passes: a caller with a smaller batch may still succeed.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as reason:  # user code decides what can go wrong here
+        if is_out_of_memory(reason):
+            raise
+        shapes = ", ".join(f"{k} {tuple(v.shape)} {str(v.dtype).removeprefix('torch.')}" for k, v in inputs.items())
+        first = (str(reason).strip().splitlines() or ["no message"])[0][:160].rstrip(". ")
+        raise InputError(
+            "model",
+            f"logits for {shapes}",
+            f"{type(reason).__name__}: {first}",
+            "give inputs of the shape and dtype of its weights, and a model that takes any batch size",
+        ) from reason
+
+
+def is_out_of_memory(reason: Exception) -> bool:
+    """Whether an exception says that memory ran out; torch has a type for it on some devices only."""
+    if isinstance(reason, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(reason).lower()
+    return "out of memory" in text or "can't allocate" in text or "not enough memory" in text
+
+
 def check_region(region: Region, inputs: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
     """Every leaf exists, is unambiguous, can move, and lies inside its valid range."""
     for leaf, ball in region.items():
@@ -60,7 +92,7 @@ def check_region(region: Region, inputs: Mapping[str, Tensor], parameters: Mappi
                 "region",
                 f"leaves among {known[:8]}{' ...' if len(known) > 8 else ''}",
                 repr(leaf),
-                "use one of these names",
+                _nearest(leaf, inputs),
             )
         value = inputs[leaf] if leaf in inputs else parameters[name]
         if not value.is_floating_point():
@@ -78,6 +110,13 @@ def check_region(region: Region, inputs: Mapping[str, Tensor], parameters: Mappi
                 "leave groups out",
             )
         _check_range(leaf, ball, value, value.shape[1:] if leaf in inputs else value.shape)
+
+
+def _nearest(leaf: str, inputs: Mapping[str, Tensor]) -> str:
+    """What to write instead: keyword inputs are leaves "x.NAME", which nobody guesses."""
+    if f"x.{leaf}" in inputs:
+        return f'write "x.{leaf}"'
+    return f'name the input that moves, for example "{next(iter(inputs))}"' if leaf == "x" else "use one of these names"
 
 
 def _check_range(leaf: str, ball: Ball, value: Tensor, example: torch.Size) -> None:
