@@ -80,6 +80,22 @@ class Tracker:
         self.value = torch.where(better, other.value, self.value)
         self.point = {k: torch.where(norms.spread(better, v), other.point[k], v) for k, v in self.point.items()}
 
+    def take(self, at: Tensor) -> "Tracker":
+        """What was seen of some of the examples."""
+        here = at.to(self.value.device)
+        point = {k: v[here] for k, v in self.point.items()}
+        return Tracker(self.problem.take(at), self.answers, point, self.value[here], self.broken[here])
+
+    def join_at(self, at: Tensor, part: "Tracker") -> None:
+        """Take over what a tracker of the examples ``at`` alone has seen better."""
+        here = at.to(self.value.device)
+        better = part.value < self.value[here]
+        self.broken[here] |= part.broken
+        self.value = self.value.index_copy(0, here, torch.where(better, part.value, self.value[here]))
+        for leaf, v in self.point.items():
+            new = torch.where(norms.spread(better, v[here]), part.point[leaf], v[here])
+            self.point[leaf] = v.index_copy(0, here, new)
+
     def nearest(self, count: int) -> "Tracker":
         """The best of each example, where every one of ``count`` examples had the same number of neighbouring rows here."""
         lanes = self.value.reshape(count, -1)
@@ -153,18 +169,23 @@ def radius_witness(problem: Problem, tracker: Tracker, method: str, steps: int =
         crossing = _crossing(part, far, clean.margin[at], sure, steps)
     witness = part.witness(_between(part, far, crossing), method)
     for attempt in range(12):  # by 2^-22 of the distance up to all of it
-        solid = witness.found & (torch.maximum(witness.margin, _exact(witness)) <= -sure)
-        if bool(solid.all()):
+        weak = (~_solid(witness, sure)).nonzero()[:, 0]
+        if not len(weak):
             break
-        further = torch.where(solid, crossing, crossing * (1 + 2.0 ** (2 * attempt - 22)))
-        tried = part.witness(_between(part, far, further), method)
-        lower = tried.found & (~witness.found | (torch.maximum(tried.margin, _exact(tried)) <= -sure))
-        witness = _either(~solid & lower, tried, witness)
+        few = part.take(weak)
+        further = _between(
+            few, {k: v[weak.to(v.device)] for k, v in far.items()}, crossing[weak] * (1 + 2.0 ** (2 * attempt - 22))
+        )
+        tried, kept = few.witness(further, method), witness.take(weak)
+        better = tried.found & (~kept.found | _solid(tried, sure[weak]))
+        witness = _spread_over(witness, weak, _either(better, tried, kept))
     return _say(_spread_over(clean, at, witness), clean, tracker)
 
 
-def _exact(witness: Witness) -> Tensor:
-    return witness.margin if witness.margin64 is None else witness.margin64
+def _solid(witness: Witness, sure: Tensor) -> Tensor:
+    """(N,) bool: fails by more than rounding, in its own dtype and in float64."""
+    exact = witness.margin if witness.margin64 is None else witness.margin64
+    return witness.found & (torch.maximum(witness.margin, exact) <= -sure)
 
 
 def _surely(problem: Problem) -> Tensor:
