@@ -10,8 +10,7 @@ import pytest
 import bound_laws
 import test_relaxation
 import test_support
-from brittle import intervals, norms, ops, planes, relaxation
-from brittle.bounds import _concrete
+from brittle import backward, intervals, norms, ops, planes, relaxation
 
 crown_file, ibp_file = (importlib.import_module(f"brittle.bounds.{name}") for name in ("crown", "ibp"))
 CLEAN = {
@@ -20,7 +19,7 @@ CLEAN = {
     "planes": planes.planes,
     "_transposed": relaxation._transposed,
     "_pool_extreme": planes._pool_extreme,
-    "_intersect": crown_file._intersect,
+    "intersect": backward.intersect,
     "image": intervals.image,
     "_parameter_part": intervals._parameter_part,
     "inner": relaxation.inner,
@@ -53,7 +52,7 @@ def pool_offset(s, low, high, valid, least):
 
 
 def too_eager(state, name, at, low, high):
-    CLEAN["_intersect"](state, name, at, low + 0.3 * (high - low), high)
+    CLEAN["intersect"](state, name, at, low + 0.3 * (high - low), high)
 
 
 def ends_swapped(state, node):
@@ -91,7 +90,7 @@ MUTANTS: dict[str, tuple[object, str, object, Callable[[], None]]] = {
     "slopes swapped": (crown_file, "planes", swapped_slopes, lambda: bound_laws.below_brute_force(crown)),
     "residual path dropped": (relaxation, "_transposed", dropped_path, lambda: bound_laws.clean_at_radius_zero(crown)),
     "pooling offset x 0.9": (planes, "_pool_extreme", pool_offset, test_relaxation.test_max_pooling_planes_enclose_and_touch),
-    "intermediate bound too tight": (crown_file, "_intersect", too_eager, lambda: bound_laws.below_brute_force(crown)),
+    "intermediate bound too tight": (backward, "intersect", too_eager, lambda: bound_laws.below_brute_force(crown)),
     "interval of an activation halved": (intervals, "image", ends_swapped, lambda: bound_laws.below_brute_force(ibp)),
     "second-order term missing": (
         intervals, "_parameter_part", first_order_only, lambda: bound_laws.weights_and_inputs_at_corners(ibp),
@@ -100,8 +99,8 @@ MUTANTS: dict[str, tuple[object, str, object, Callable[[], None]]] = {
     "support x 0.999": (norms, "support", too_small, lambda: test_support.test_without_a_range_it_is_the_dual_norm(2)),
     "rooms swapped": (norms, "support", wrong_side, lambda: bound_laws.exact_on_affine(crown, (inf,))),
     "dual norm swapped": (norms, "dual", lambda p: {1: 1, 2: 2, inf: inf}[p], lambda: bound_laws.exact_on_affine(crown, (1,))),
-    "slack with the wrong sign": (_concrete, "gamma", lambda n: -1e-15 * n, lambda: bound_laws.sound_in_rationals(crown)),
-    "slack of the boxes with the wrong sign": (_concrete, "gamma", lambda n: -1e-15 * n, lambda: bound_laws.sound_in_rationals(ibp)),
+    "slack with the wrong sign": (backward, "gamma", lambda n: -1e-15 * n, lambda: bound_laws.sound_in_rationals(crown)),
+    "slack of the boxes with the wrong sign": (backward, "gamma", lambda n: -1e-15 * n, lambda: bound_laws.sound_in_rationals(ibp)),
     "batch norm without its shift": (
         ops, "_batch_norm_scale", lambda a: (a["weight"][:, None, None], 0 * a["weight"][:, None, None]),
         lambda: bound_laws.clean_at_radius_zero(crown),

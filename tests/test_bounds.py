@@ -223,7 +223,7 @@ def test_a_thousand_classes_in_bounded_blocks(monkeypatch) -> None:
     problem = Problem(module, x, labels, Ball(2, 0.1))
     whole = [bound(problem).rows for bound in (ibp, crown)]
     monkeypatch.setattr(_concrete, "ENTRIES", 2 * 120 * 120)
-    monkeypatch.setattr("brittle.bounds.crown.PIECE", 500)
+    monkeypatch.setattr("brittle.backward.PIECE", 500)
     monkeypatch.setattr(relaxation, "PIECE", 500)
     for before, bound in zip(whole, (ibp, crown), strict=True):
         assert torch.allclose(bound(problem).rows, before, atol=1e-10)

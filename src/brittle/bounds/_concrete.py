@@ -1,18 +1,16 @@
 """From a linear form over the region to a number: the exact minimum over ball and range, rounded outwards."""
 
 from collections.abc import Callable
-from math import prod
 
 import torch
 from torch import Tensor
 
 from brittle import norms
-from brittle.graph import Graph
-from brittle.intervals import TINY, UNIT, State, gamma
+from brittle.backward import evaluation_loss, settled
+from brittle.intervals import State, gamma
 from brittle.problem import Problem
 from brittle.relaxation import Pulled, inner
 from brittle.results import Certificate
-from brittle.spec import matrix
 
 ENTRIES = 2**23  # of a specification matrix or a block of rows, 64 MB: more examples than that are taken in turns
 
@@ -24,8 +22,8 @@ def over_boxes(state: State, pulled: Pulled) -> Tensor:
         positive = rows.clamp_min(0)
         low, high = state.low[name], state.high[name]
         value = inner(positive, low) + inner(rows - positive, high)
-        total = total + value - _loss(state, pulled, name, rows)
-    return _settled(total, pulled)
+        total = total + value - evaluation_loss(state, pulled, name)
+    return settled(total, pulled)
 
 
 def over_balls(problem: Problem, state: State, pulled: Pulled) -> Tensor:
@@ -35,9 +33,9 @@ def over_balls(problem: Problem, state: State, pulled: Pulled) -> Tensor:
     for name, rows in pulled.coefficients.items():
         leaf = leaves[name]
         centre = problem.inputs[leaf].detach().double()
-        value = inner(rows, centre) - _loss(state, pulled, name, rows)
+        value = inner(rows, centre) - evaluation_loss(state, pulled, name)
         total = total + (value - reach(problem, leaf, rows) if leaf in problem.region else value)
-    return _settled(total, pulled)
+    return settled(total, pulled)
 
 
 def reach(problem: Problem, leaf: str, rows: Tensor) -> Tensor:
@@ -55,26 +53,11 @@ def reach(problem: Problem, leaf: str, rows: Tensor) -> Tensor:
     return norms.support(flat, ball.p, radius, down, up).expand(len(rows), len(problem))
 
 
-def specification(problem: Problem, state: State) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows (R, N, C), offsets (R, N) and what reading them off in floating point may have lost (R, N)."""
-    output = state.graph.output
-    rows, offsets = matrix(problem.spec, problem.labels, state.known[output].shape[0])
-    fuzzy = bool((offsets != 0).any()) or not bool((rows == rows.round()).all())
-    doubt = 8 * UNIT * (rows.abs() + offsets.abs()[..., None]) * fuzzy
-    return rows, offsets, inner(doubt, state.largest(output)) + 8 * UNIT * offsets.abs()
-
-
 def certificate(lower: Tensor, method: str, proof: dict[str, Tensor] | None = None) -> Certificate:
     """Rows (R, N) as a certificate: what is not finite proves nothing, and says so."""
     finite = lower.isfinite()
     notes = tuple("" if fine else "not certified: the bound is not finite" for fine in finite.all(0).tolist())
     return Certificate(torch.where(finite, lower, -torch.inf).T.contiguous(), method, proof or {}, notes)
-
-
-def entries(graph: Graph) -> int:
-    """Numbers per example that a bound holds at once: the specification's matrix, and the ends of every interval twice."""
-    outputs = graph.by_name[graph.output].shape[0]
-    return outputs * outputs + 4 * sum(prod(node.shape) for node in graph.nodes if node.varies)
 
 
 def in_turns(problem: Problem, each: int, bound: Callable[[Problem], Certificate]) -> Certificate:
@@ -87,16 +70,6 @@ def in_turns(problem: Problem, each: int, bound: Callable[[Problem], Certificate
     return Certificate(
         torch.cat([p.rows for p in parts]), parts[0].method, proof, tuple(n for p in parts for n in p.notes)
     )
-
-
-def _loss(state: State, pulled: Pulled, name: str, rows: Tensor) -> Tensor:
-    depth = rows[0, 0].numel() + len(state.graph.nodes) + 2 * pulled.roundings[name]
-    return gamma(depth) * inner(rows.abs(), state.largest(name)) + TINY
-
-
-def _settled(total: Tensor, pulled: Pulled) -> Tensor:
-    """The last few additions, whose terms are covered by the losses, the terms themselves by this."""
-    return total - 8 * UNIT * (total.abs() + pulled.constant.abs() + pulled.slack)
 
 
 def _room(difference: Tensor) -> Tensor:

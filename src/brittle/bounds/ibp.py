@@ -2,12 +2,12 @@
 
 from math import inf
 
-from brittle import intervals, meter, ops
+from brittle import backward, intervals, meter, ops
 from brittle.about import About
 from brittle.bounds import _concrete
 from brittle.graph import graph_of
 from brittle.problem import Problem
-from brittle.relaxation import pull_back
+from brittle.relaxation import pull_back, read_by_pull_back
 from brittle.results import Certificate
 
 ABOUT = About(
@@ -43,17 +43,15 @@ def ibp(problem: Problem) -> Certificate:
     """
     graph = graph_of(problem)
     ops.check(graph)
-    return _concrete.in_turns(problem, _concrete.entries(graph), _bound)
+    return _concrete.in_turns(problem, backward.entries(graph), _bound)
 
 
 def _bound(problem: Problem) -> Certificate:
     graph = graph_of(problem)
     state = intervals.start(problem, graph)
-    for node in graph.nodes:
-        if node.varies and node.op != "input":
-            intervals.forward(state, node)
-    meter.count(forward=3 * len(problem))
-    rows, offsets, doubt = _concrete.specification(problem, state)
     frontier = frozenset(node.name for node in graph.nodes if ops.is_nonlinear(node))
+    intervals.propagate(state, read_by_pull_back(graph, graph.output, frontier))
+    meter.count(forward=3 * len(problem))
+    rows, offsets, doubt = backward.specification(problem, state)
     pulled = pull_back(state, graph.output, rows, {}, frontier)
     return _concrete.certificate(_concrete.over_boxes(state, pulled) + offsets - doubt, "ibp")
