@@ -19,6 +19,7 @@ ALIASES = {
     "type_as", "dropout", "dropout_", "feature_dropout", "alpha_dropout", "feature_alpha_dropout",
 }  # fmt: skip
 RESHAPES = {"view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as"}
+CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
 LAST = 2**63 - 1  # the end of a slice that has none
 SPLITS = {"split", "split_with_sizes", "chunk", "tensor_split", "unsafe_split", "unsafe_chunk"}
 
@@ -51,9 +52,10 @@ def export(network: Network, values: dict[str, Tensor], keywords: tuple[str, ...
                 program = torch.export.export(module, (example,), dynamic_shapes=shapes, strict=strict)
                 if any(_in_place(n) for n in program.graph.nodes):
                     program = program.run_decompositions({})
-            size = _batch_size(program)
-            if size is None or size == count:
-                return _translate(program, leaves, _canonical_names(network.double), size)
+                size = _batch_size(program)
+                if size is None or size == count:
+                    _compare(program, network, keywords, tuple(values.values()))
+                    return _translate(program, leaves, _canonical_names(network.double), size)
             reasons.append(f"the batch size is fixed to {size}")
         except NotCertified:
             raise
@@ -61,6 +63,16 @@ def export(network: Network, values: dict[str, Tensor], keywords: tuple[str, ...
             text = str(reason).strip().splitlines() or [""]
             reasons.append(f"{type(reason).__name__}: {text[0][:160]}".rstrip(": "))
     raise NotCertified(f"cannot export: {reasons[-1]}")
+
+
+def _compare(program, network: Network, keywords: tuple[str, ...] | None, values: tuple[Tensor, ...]) -> None:
+    """Run the program on the examples themselves: its guards speak up where a branch was taken for other batch sizes."""
+    given = program.module()(values)
+    wanted = _Logits(copy.deepcopy(network.double), keywords)(values)
+    if not torch.allclose(given, wanted, rtol=1e-6, atol=1e-6 * (1 + float(wanted.abs().max()))):
+        raise RuntimeError(
+            "the exported program disagrees with the module: is its forward random, or does it keep a state?"
+        )
 
 
 def _translate(program, leaves: tuple[str, ...], canonical: dict[str, str], size: int | None) -> Graph:
@@ -165,8 +177,10 @@ class _Build:
         if op == "getitem" and source is not None:
             op, arguments = self._piece(node, source, arguments)
             target = {"slice": "aten.slice.Tensor", "select": "aten.select.int"}.get(op, target)
+        if op in CONVOLUTIONS and isinstance(arguments["padding"], str):
+            arguments, target = self._numeric_padding(arguments), f"aten.{op}.default"
         varies = any(self.known[name].varies for name in references(arguments.values()))
-        if op in RESHAPES:
+        if op in RESHAPES and not target.endswith(".dtype"):  # view(dtype) reads the bits as another type
             op, arguments = "reshape", {"input": arguments["input"]}
         self.add(node, op, op, arguments, varies, target)
 
@@ -176,6 +190,16 @@ class _Build:
         here, before = node.meta.get("val"), source.meta.get("val")
         same = here.dtype == before.dtype or (before.is_floating_point() and here.dtype == torch.float64)
         return same and here.shape == before.shape
+
+    def _numeric_padding(self, arguments: dict) -> dict:
+        """ "valid" and "same" in numbers, so that nobody downstream needs to know the words."""
+        weight = self.known[arguments["weight"].name].shape
+        dilation = arguments["dilation"]
+        dilation = tuple(dilation) * (1 if len(dilation) == len(weight) - 2 else len(weight) - 2)
+        total = [d * (k - 1) * (arguments["padding"] == "same") for d, k in zip(dilation, weight[2:], strict=True)]
+        if any(t % 2 for t in total):
+            raise NotCertified('padding="same" of an even kernel')
+        return {**arguments, "padding": tuple(t // 2 for t in total)}
 
     def _piece(self, node, source, arguments: dict) -> tuple[str, dict]:
         """An element of a tuple-valued node: pieces of a split become slices, pieces of unbind selections."""
@@ -234,7 +258,7 @@ def _multiple(size: Any, batch: int | None) -> "int | Batch | None":
     expression = size.node.expr
     at = lambda count: int(expression.subs({s: count for s in expression.free_symbols}))
     if not expression.free_symbols:
-        return int(expression)
+        return _multiple(int(expression), batch)
     if at(2) * 3 == at(3) * 2 and at(2) * 7 == at(7) * 2 and at(2) % 2 == 0:
         return Batch(at(2) // 2)
     return None
@@ -248,7 +272,8 @@ def _batch_size(program) -> int | None:
     """The batch size a program is tied to, None if it is free."""
     names = {s.arg.name for s in program.graph_signature.input_specs if s.kind.name == "USER_INPUT"}
     placeholders = [n for n in program.graph.nodes if n.op == "placeholder" and n.name in names]
-    fixed = [n.meta["val"].shape[0] for n in placeholders if isinstance(n.meta["val"].shape[0], int)]
+    sizes = [n.meta["val"].shape[0] for n in placeholders]
+    fixed = [int(s) for s in sizes if isinstance(s, int) or _is_number(s)]
     return fixed[0] if fixed else None
 
 

@@ -88,6 +88,8 @@ def check(graph: Graph) -> None:
         names = sorted(set(missing))
         raise NotCertified(f"operation{'s' * (len(names) > 1)} {', '.join(names)}")
     for node in graph.nodes:
+        if any(_is_batch(v) for k, v in node.arguments.items() if k not in ("size", "shape", "repeats")):
+            raise NotCertified(f"operation {node.op} with the number of examples as a value")
         if node.op in AFFINE and any(known[name].varies for name in node.sources):
             _check_affine(node, known)
 
@@ -96,6 +98,7 @@ def _check_affine(node: Node, known: Mapping[str, Node]) -> None:
     row = AFFINE[node.op]
     rank = len(node.shape) + 1
     moving = [known[name] for name in node.sources if known[name].varies]
+    _check_arguments(node, known, rank)
     if len(row.product) == 2 and len([n for n in row.product if _varies(node.arguments.get(n), known)]) > 1:
         raise NotCertified(f"operation {node.op} of two moving values")
     if node.op == "div" and _varies(node.arguments["other"], known):
@@ -118,6 +121,30 @@ def _check_affine(node: Node, known: Mapping[str, Node]) -> None:
             raise NotCertified(f"operation {node.op} mixes examples")
     if node.op == "matmul" and not (_varies(node.arguments["input"], known) and len(known[node.sources[1]].shape) <= 2):
         raise NotCertified("operation matmul with a constant on the left")
+
+
+def _check_arguments(node: Node, known: Mapping[str, Node], rank: int) -> None:
+    """What the schema of an operation allows and its row here does not mean."""
+    arguments = node.arguments
+    if arguments.get("rounding_mode") is not None:
+        raise NotCertified(f"operation {node.op} with rounding")
+    if node.op in ("linear", "mm", "conv1d", "conv2d", "conv3d"):
+        least = int(node.op[4]) + 1 if node.op.startswith("conv") else 1
+        bias = arguments.get("bias")
+        flat_bias = not isinstance(bias, Ref) or (len(known[bias.name].shape) <= 1 and not _varies(bias, known))
+        if not _varies(arguments["input"], known) or len(known[node.sources[0]].shape) < least or not flat_bias:
+            raise NotCertified(f"operation {node.op} mixes examples")
+    if node.op in ("pad", "constant_pad_nd") and len(arguments["pad"]) // 2 >= rank:  # type: ignore[arg-type]
+        raise NotCertified(f"operation {node.op} mixes examples")
+    if arguments.get("dim") == ():  # of sum and mean: all of them
+        raise NotCertified(f"operation {node.op} mixes examples")
+    divisor = arguments.get("divisor_override")
+    if isinstance(divisor, int) and divisor < 0:
+        raise NotCertified(f"operation {node.op} with a negative divisor")
+
+
+def _is_batch(value: object) -> bool:
+    return isinstance(value, Batch) or (isinstance(value, tuple) and any(_is_batch(v) for v in value))
 
 
 def _varies(value: object, known: Mapping[str, Node]) -> bool:
@@ -216,6 +243,8 @@ def _batch_norm(node: Node, a: Mapping) -> Tensor:
 def _batch_norm_scale(a: Mapping) -> tuple[Tensor, Tensor]:
     if a["training"]:
         raise NotCertified("operation batch_norm in training mode")
+    if bool((a["running_var"] < 0).any()):
+        raise NotCertified("operation batch_norm with a negative variance")
     scale = 1 / (a["running_var"] + a["eps"]).sqrt()
     scale = scale if a["weight"] is None else scale * a["weight"]
     shift = -a["running_mean"] * scale
@@ -276,7 +305,7 @@ AFFINE: dict[str, Affine] = {
     "sub": Affine(_one, ("input", "other"), (), None, _add),
     "rsub": Affine(_one, ("input", "other"), (), _rsub, _rsub_absolute),
     "mul": Affine(_one, (), ("input", "other")),
-    "div": Affine(_one, (), ("input", "other")),
+    "div": Affine(_one),  # neither argument is a product: a parameter that moves in a denominator is refused
     "neg": Affine(_one, (), (), None, lambda node, a: a["input"]),
     "mean": Affine(_mean_terms, axes=("dim",)),
     "sum": Affine(_mean_terms, axes=("dim",)),
