@@ -19,7 +19,7 @@ from half_spaces import LAWS, tail
 from zoo import CASES
 
 METHODS = methods("noise")
-SMALL = {"draws": 40}
+SMALL = {"draws": 40, "particles": 20, "moves": 3, "levels": 20}
 each_method = pytest.mark.parametrize("method", METHODS, ids=[m.name for m in METHODS])
 each_case = pytest.mark.parametrize("case", CASES, ids=[c.name for c in CASES])
 
