@@ -155,6 +155,21 @@ def test_a_truncated_or_missing_file_is_named(forged, kind):
     assert any("absent" in f for f in verify(forged, *mlp()).failures)
 
 
+@pytest.mark.parametrize("kind", ["samples", "points"])
+def test_the_parts_beside_a_damaged_one_are_still_verified(tmp_path, kind):
+    audit(tmp_path / "run", laws=LAWS)
+    file = next((tmp_path / "run" / kind).glob("model-00001.*"))
+    file.write_bytes(file.read_bytes()[:-20])
+    answer = verify(tmp_path / "run", *mlp())
+    assert len(answer.failures) == 1 and answer.failures[0].startswith("part model-00001: ")
+    assert answer.intervals == 4 and answer.witnesses >= 4
+
+
+def test_rows_of_other_examples_are_named(forged):
+    rewrite(forged, lambda frame: frame.with_columns(polars.col("example") + 1))
+    assert any("5 rows of l2 for 6 examples" in f for f in verify(forged, *mlp()).failures)
+
+
 def test_a_changed_plan_is_named(forged):
     text = (forged / "run.json").read_text()
     (forged / "run.json").write_text(text.replace('"radius": 1.0', '"radius": 2.0'))
