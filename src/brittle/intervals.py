@@ -5,6 +5,7 @@ is off by at most ``gamma(n) = n u / (1 - n u)`` times the sum of the absolute p
 products over the region is the *magnitude* of a node, ``|W| max|h| + |b|``.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from math import inf
 
@@ -84,7 +85,7 @@ def box(problem: Problem, leaf: str) -> tuple[Tensor, Tensor]:
         wide = value.detach().double() if value.is_floating_point() else value
         return wide, wide
     ball, centre = problem.region[leaf], problem.centre[leaf].detach().double()
-    radius = norms.spread(problem.radius(leaf).to(centre.device), centre)
+    radius = norms.spread(norms.proof_radius(ball.p, problem.radius(leaf)).to(centre.device), centre)
     if ball.p == 0:
         radius = torch.where(radius >= 1, inf, 0.0).expand_as(centre)
     low, high = ball.exact_range(centre)
@@ -92,6 +93,24 @@ def box(problem: Problem, leaf: str) -> tuple[Tensor, Tensor]:
     lower = torch.where(still, centre, torch.maximum(_down(centre - radius), low))
     upper = torch.where(still, centre, torch.minimum(_up(centre + radius), high))
     return lower, upper
+
+
+def propagate(state: State, kept: Collection[str]) -> None:
+    """The intervals of all nodes, in order. Only those in ``kept`` are still there at the end.
+
+    The others go with their last reader, so that memory follows the widest stretch of a graph and not its depth.
+    """
+    last = {name: node.name for node in state.graph.nodes for name in node.sources}
+    for node in state.graph.nodes:
+        if not node.varies or node.op == "input":
+            continue
+        forward(state, node)
+        if node.name not in kept:
+            state.magnitudes.pop(node.name, None)
+        for name in (*node.sources, node.name):
+            if name not in kept and last.get(name, node.name) == node.name:
+                state.low.pop(name, None)
+                state.high.pop(name, None)
 
 
 def forward(state: State, node: Node) -> None:
@@ -116,10 +135,12 @@ def image(state: State, node: Node) -> tuple[Tensor, Tensor]:
     source = node.arguments["input"].name  # type: ignore[union-attr]
     low, high = state.low[source], state.high[source]
     function = ops.activation(node, {**state.constants, source: low}, state.count)
-    points = [low, high] + [torch.minimum(torch.maximum(torch.full_like(low, k), low), high) for k in function.kinks]
-    values = torch.stack([function.value(p) for p in points])
+    first, second = function.value(low), function.value(high)
+    least, most = torch.minimum(first, second), torch.maximum(first, second)
+    for kink in function.kinks:
+        value = function.value(torch.minimum(low.clamp_min(kink), high))
+        least, most = torch.minimum(least, value), torch.maximum(most, value)
     slack = 0.0 if node.op in ("relu", "relu6", "hardtanh", "abs") else function.ulps * UNIT
-    least, most = values.amin(0), values.amax(0)
     if slack:
         least, most = least - slack * least.abs() - TINY, most + slack * most.abs() + TINY
     return least, most

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from brittle import ops
-from brittle.graph import Node
+from brittle.graph import Graph, Node
 from brittle.intervals import TINY, UNIT, State, gamma, magnitude, uncertainty
 from brittle.planes import Planes, windows
 
@@ -68,6 +68,15 @@ def pull_back(
     # the two running sums: every partial sum is covered by the terms it was made of
     depth = len(state.graph.nodes) + 2
     return Pulled(coefficients, roundings, constant, slack * (1 + gamma(depth)) + TINY)
+
+
+def read_by_pull_back(graph: Graph, node: str, frontier: frozenset[str]) -> frozenset[str]:
+    """The names of the nodes whose intervals :func:`pull_back` of ``node`` to ``frontier`` looks at."""
+    read = {node}
+    for current in reversed(graph.nodes):
+        if current.name in read and current.name not in frontier:
+            read.update(current.sources)
+    return frozenset(read)
 
 
 def inner(rows: Tensor, vector: Tensor) -> Tensor:

@@ -1,13 +1,15 @@
 """Interval bound propagation: every value gets an interval, operation by operation."""
 
-from math import inf
+from math import inf, prod
+
+import torch
 
 from brittle import backward, intervals, meter, ops
 from brittle.about import About
 from brittle.bounds import _concrete
 from brittle.graph import graph_of
 from brittle.problem import Problem
-from brittle.relaxation import pull_back, read_by_pull_back
+from brittle.relaxation import PIECE, pull_back, read_by_pull_back
 from brittle.results import Certificate
 
 ABOUT = About(
@@ -34,7 +36,6 @@ def ibp(problem: Problem) -> Certificate:
 
     Raises :class:`NotCertified`: ``operation <op>``, ``cannot export: ...``, ``parameter leaf NAME moves inside operation <op>``.
 
-    >>> import torch
     >>> from brittle.region import Ball
     >>> module = torch.nn.Linear(2, 2)
     >>> problem = Problem(module, torch.zeros(1, 2), torch.tensor([0]), Ball(p=inf, radius=0.1, low=0, high=1))
@@ -50,8 +51,13 @@ def _bound(problem: Problem) -> Certificate:
     graph = graph_of(problem)
     state = intervals.start(problem, graph)
     frontier = frozenset(node.name for node in graph.nodes if ops.is_nonlinear(node))
-    intervals.propagate(state, read_by_pull_back(graph, graph.output, frontier))
+    read = read_by_pull_back(graph, graph.output, frontier)
+    intervals.propagate(state, read)
     meter.count(forward=3 * len(problem))
     rows, offsets, doubt = backward.specification(problem, state)
-    pulled = pull_back(state, graph.output, rows, {}, frontier)
-    return _concrete.certificate(_concrete.over_boxes(state, pulled) + offsets - doubt, "ibp")
+    widest = max(prod(graph.by_name[name].shape) for name in read)
+    parts = [
+        _concrete.over_boxes(state, pull_back(state, graph.output, part, {}, frontier))
+        for part in rows.split(max(1, PIECE // (state.count * widest)))
+    ]
+    return _concrete.certificate(torch.cat(parts) + offsets - doubt, "ibp")
