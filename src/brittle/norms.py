@@ -78,6 +78,16 @@ def steepest(gradient: Tensor, p: float) -> Tensor:
     return torch.zeros_like(rows).scatter(1, best, rows.gather(1, best).sign()).reshape(gradient.shape)
 
 
+def proof_radius(p: float, radius: Tensor) -> Tensor:
+    """What a proof at ``radius = radius of the ball * scale`` must hold for, though that product was rounded.
+
+    The next number up; for p = 0 a whole number of changes: 3 / 0.7 * 0.7 is 2.9999999999999996 and means 3.
+    """
+    if p == 0:
+        return (radius * (1 + 1e-9)).floor()
+    return torch.where(radius > 0, torch.nextafter(radius, torch.full_like(radius, inf)), radius)
+
+
 def support(a: Tensor, p: float, radius: Tensor, down: Tensor | None = None, up: Tensor | None = None) -> Tensor:
     """A proved upper bound, tight up to rounding, of ``max <a, v>`` over ``|v|_p <= radius`` and ``-down <= v <= up``.
 
@@ -150,11 +160,10 @@ def _support_l1(size: Tensor, radius: Tensor, room: Tensor) -> Tensor:
 
 def _support_count(a: Tensor, size: Tensor, radius: Tensor, down: Tensor | None, up: Tensor | None) -> Tensor:
     if down is None or up is None:
-        return torch.where((size.amax(-1) > 0) & (radius >= 1), inf, 0.0)
+        return torch.where((size.amax(-1) > 0) & (proof_radius(0, radius) >= 1), inf, 0.0)
     gain = (size * torch.where(a > 0, up, down)).nan_to_num(nan=0.0).sort(-1, descending=True).values
     count = torch.arange(gain.shape[-1], device=a.device)
-    allowed = (radius * (1 + 1e-9)).floor()  # 3 / 0.7 * 0.7 is 2.9999999999999996 and means 3 changes
-    return torch.where(count < allowed[:, None], gain, 0.0).sum(-1)
+    return torch.where(count < proof_radius(0, radius)[:, None], gain, 0.0).sum(-1)
 
 
 def uniform_sphere(shape: tuple[int, ...], p: float, generator: torch.Generator, count: int | None = None) -> Tensor:

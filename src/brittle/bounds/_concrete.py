@@ -42,7 +42,7 @@ def reach(problem: Problem, leaf: str, rows: Tensor) -> Tensor:
     """``max <-row, v>`` over the changes v that the ball and the range of one leaf allow, (R, N)."""
     ball, centre = problem.region[leaf], problem.inputs[leaf].detach().double()
     low, high = ball.exact_range(centre)
-    radius = problem.radius(leaf).to(centre.device)
+    radius = norms.proof_radius(ball.p, problem.radius(leaf)).to(centre.device)
     flat = -rows.flatten(2)
     if ball.low is None and ball.high is None:
         down = up = None
