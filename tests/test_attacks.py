@@ -173,6 +173,31 @@ def test_scale_is_shared_by_input_and_weights(name: str) -> None:
     assert torch.equal(witness.point["weight"][0], module.weight)
 
 
+@pytest.mark.parametrize("p", [1, 2, inf])
+@pytest.mark.parametrize("case", [c.name for c in CASES])
+@pytest.mark.parametrize("effort", ["quick", "standard"])
+def test_random_points_do_not_beat_the_portfolio(effort: str, case: str, p: float) -> None:
+    """The check S5, which an audit makes of its own measurement, raises no alarm on any network of the zoo."""
+    module, x, labels, low, high = made(case)
+    problem = bt.Problem(module, x, labels, bt.Ball(p=p, radius=1.0, low=low, high=high))
+    answer = bt.radius(problem, effort=effort, ends="upper")
+    if bool(answer.upper.isfinite().all()):  # where nothing was found the next effort's attacks were asked too
+        assert answer.cost.forward + answer.cost.backward <= {"quick": 200, "standard": 500}[effort]
+    finding = method("checks", "noise_against_attack")(problem, answer)
+    assert not finding.doubt, finding.note
+
+
+def folded() -> bt.Problem:
+    module = lambda x: torch.stack([torch.maximum(3 * x[:, 1] - x[:, 0], -3 * x[:, 1] - x[:, 0]) + 1, 0 * x[:, 0]], 1)
+    return bt.Problem(module, torch.zeros(1, 2), torch.tensor([0]), bt.Ball(p=2, radius=1.0))
+
+
+def test_a_kink_does_not_send_hlrf_from_side_to_side() -> None:
+    """margin = 1 - x0 + 3 |x1|: nearest failure (1, 0). Every single linearisation points elsewhere, at distance 1 / sqrt(10)."""
+    witness = run("hlrf", folded(), probes=0)
+    assert bool(witness.found) and 1 <= float(witness.size) <= 1.1
+
+
 class Named(nn.Module):
     def forward(self, image: Tensor, context: Tensor) -> Tensor:
         return torch.cat([image.sum(1, keepdim=True), context.sum(1, keepdim=True)], 1)

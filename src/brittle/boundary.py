@@ -132,7 +132,10 @@ def _nearest_in_one(a: Tensor, p: float, gap: Tensor, room: Tensor | None) -> Te
         full = level[:, None] * pace >= room
         left = gap - torch.where(full, most, 0.0).sum(1)
         free = torch.where(full, 0.0, gain).sum(1)
-        level = torch.maximum(level, torch.where(free > 0, left / free.clamp_min(tiny), torch.inf))
+        risen = torch.maximum(level, torch.where(free > 0, left / free.clamp_min(tiny), torch.inf))
+        if torch.equal(risen, level):
+            break
+        level = risen
     # a level beyond all rooms is infinite: the corner of the range; 0 * inf is a coordinate without gradient
     return torch.minimum((level[:, None] * pace).nan_to_num(nan=0.0, posinf=torch.inf), room) * a.sign()
 
@@ -162,7 +165,7 @@ def _nearest_in_several(
     changes: dict[str, Tensor] = {leaf: torch.zeros_like(a) for leaf, a in moving.items()}
     slope = torch.stack(
         [
-            problem.region[leaf].radius * torch.linalg.vector_norm(a, norms.dual(problem.region[leaf].p or 1), dim=1)
+            problem.region[leaf].radius * norms.norm(a, norms.dual(problem.region[leaf].p or 1))
             for leaf, a in moving.items()
         ]
     ).sum(0)

@@ -112,10 +112,11 @@ class Problem:
     @property
     def centre(self) -> dict[str, Tensor]:
         """The unperturbed point: every moving leaf with one value per example; a parameter is expanded, not copied."""
-        parameters = self.network.parameters()
+        inputs = self.inputs
+        parameters = {} if all(leaf in inputs for leaf in self.leaves) else self.network.parameters()
         return {
-            leaf: self.inputs[leaf]
-            if leaf in self.inputs
+            leaf: inputs[leaf]
+            if leaf in inputs
             else (weight := parameters[leaf.removeprefix("param:")]).expand(len(self), *weight.shape)
             for leaf in self.leaves
         }
@@ -210,13 +211,13 @@ class Problem:
         self, point: Point, objective: Callable[[Tensor], Tensor], at: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Rows and gradients of the examples ``at``. The objective reads rows of all examples, and each value its own row alone."""
-        part = self if len(at) == len(self) else self.take(at)
-        leaves = {k: v.detach().clone().requires_grad_() for k, v in _at(point, at).items()}
+        whole = len(at) == len(self)
+        part = self if whole else self.take(at)
+        leaves = {k: v.detach().clone().requires_grad_() for k, v in (point if whole else _at(point, at)).items()}
         with torch.enable_grad(), self.network.recurrent_safe():
             rows = part.rows(leaves)
-            here = at.to(rows.device)
-            whole = rows.new_zeros(len(self), rows.shape[1]).index_copy(0, here, rows)
-            gradients = _gradients(objective(whole)[here].sum(), leaves)
+            values = objective(rows) if whole else _of_some(objective, rows, at, len(self))
+            gradients = _gradients(values.sum(), leaves)
         return rows.detach(), gradients
 
     def _pieces(self, point: Point) -> tuple[Tensor, ...]:
@@ -349,6 +350,12 @@ class Problem:
 
 def _at(point: Point, at: Tensor) -> dict[str, Tensor]:
     return {k: v[at.to(v.device)] for k, v in point.items()}
+
+
+def _of_some(objective: Callable[[Tensor], Tensor], rows: Tensor, at: Tensor, count: int) -> Tensor:
+    """Values of the examples ``at`` under an objective that reads rows of all ``count`` of them."""
+    here = at.to(rows.device)
+    return objective(rows.new_zeros(count, rows.shape[1]).index_copy(0, here, rows))[here]
 
 
 def _gradients(total: Tensor, leaves: Mapping[str, Tensor], retain: bool = False) -> dict[str, Tensor]:

@@ -100,8 +100,7 @@ def _next_scale(
     """Shrink where the iterate fails, grow where it does not, never beyond the best; before any failure the linear guess."""
     here = sizes(problem, point).double()
     pull = sum(
-        problem.region[leaf].radius
-        * torch.linalg.vector_norm(norms.flat(g), norms.dual(problem.region[leaf].p or 1), dim=1)
+        problem.region[leaf].radius * norms.norm(g, norms.dual(problem.region[leaf].p or 1))
         for leaf, g in gradient.items()
     )
     guess = here + (value.clamp_min(0) / pull.clamp_min(torch.finfo(pull.dtype).tiny)).double().clamp_max(1e6)
