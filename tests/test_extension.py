@@ -88,7 +88,6 @@ def test_they_run_through_the_conformance_suites(environment) -> None:
         environment,
         "-m",
         "pytest",
-        "-q",
         "-p",
         "no:xdist",
         "test_attacks.py",
