@@ -43,7 +43,7 @@ def test_a_proof_beats_an_estimate_where_it_reaches():
 
 
 def test_zero_failures_are_not_zero_probability():
-    answer = bt.probability(line([50.0]), bt.Gaussian(1.0), bounds=[])
+    answer = bt.probability(line([50.0]), bt.Gaussian(1.0), draws=2000, effort="quick", bounds=[])
     assert float(answer.upper) == pytest.approx(1 - 0.025 ** (1 / 2000))
     proved = bt.probability(line([50.0]), bt.Gaussian(1.0), bounds=[exact])
     assert 0 < float(proved.upper) < 1.1e-12 and proved.guarantee.upper == "proved"
@@ -68,7 +68,7 @@ def test_a_module_out_of_reach_keeps_its_estimate_and_says_why():
 
 @pytest.mark.parametrize("ends, blank", [("lower", "upper"), ("upper", "lower")])
 def test_the_end_not_asked_for_stays_open(ends, blank):
-    answer = bt.probability(line([0.1]), bt.UniformBall(1.0), ends=ends, bounds=[exact])
+    answer = bt.probability(line([0.1]), bt.UniformBall(1.0), ends=ends, effort="quick", bounds=[exact])
     assert getattr(answer.guarantee, blank) == "none" and getattr(answer.guarantee, ends) == "statistical"
     assert (float(answer.lower), float(answer.upper))[blank == "upper"] in (0.0, 1.0)
     assert answer.estimate is not None
@@ -88,8 +88,63 @@ def test_no_certificate_is_sought_for_the_lower_end():
 def test_effort_and_draws_set_the_number_of_passes():
     problem, law = line([1.0, 2.0, 3.0]), bt.Gaussian(1.0)
     passes = lambda **options: bt.probability(problem, law, bounds=[], **options).cost.forward
-    assert passes(effort="quick") == 500 and passes() == 2000 and passes(draws=37) == 37
-    assert bt.probability(problem, law, draws=37, bounds=[]).cost.seconds > 0
+    assert passes(effort="quick") == 500 and passes(effort="quick", draws=37) == 37
+    assert bt.probability(problem, law, draws=37, effort="quick", bounds=[]).cost.seconds > 0
+    plain = dict(bt.probability(problem, law, bounds=[]).parts)["monte_carlo"]
+    assert plain.cost.forward == 2000
+
+
+def test_rare_failures_are_estimated_by_importance_sampling():
+    """Twenty failures in 2,000 draws speak for themselves; one in 10^9 is seen only by draws that lean towards it."""
+    answer = bt.probability(line([2.0, 6.0, -1.0]), bt.Gaussian(1.0), bounds=[])
+    parts = dict(answer.parts)
+    plain, leaning = parts["monte_carlo"], parts["importance_sampling"]
+    assert torch.equal(answer.estimate[[0, 2]], plain.estimate[[0, 2]]) and bool(leaning.estimate[[0, 2]].isnan().all())
+    assert answer.estimate[1] == leaning.estimate[1] and torch.equal(answer.interval[1], leaning.interval[1])
+    assert float(answer.estimate[1]) == pytest.approx(float(ndtr(-6.0)), rel=0.3)
+    assert plain.estimate[1] == 0 and leaning.kinds.upper == ("none",) * 3
+    assert any("can be missed" in doubt for doubt in answer.doubts)
+    assert leaning.cost.forward < 600  # two examples of three were not asked again
+    quick = bt.probability(line([6.0]), bt.Gaussian(1.0), effort="quick", bounds=[])
+    assert quick.estimate == 0 and "importance_sampling" not in dict(quick.parts)
+
+
+def test_parts_are_taken_and_joined_with_the_examples():
+    problem = line([2.0, 6.0])
+    whole = bt.probability(problem, bt.Gaussian(1.0), bounds=[])
+    split = [bt.probability(problem.take(torch.tensor([i])), bt.Gaussian(1.0), bounds=[]) for i in (0, 1)]
+    joined = bt.Bracket.join(split)
+    assert torch.equal(joined.estimate, whole.estimate) and torch.equal(joined.interval, whole.interval)
+    assert torch.equal(whole.take(torch.tensor([1])).estimate, split[1].estimate)
+    assert {name for name, _ in whole.parts} > {name for name, _ in joined.parts}  # one half did not ask all methods
+    assert torch.equal(dict(joined.parts)["monte_carlo"].upper, dict(whole.parts)["monte_carlo"].upper)
+
+
+class TwoSided(nn.Module):
+    """Margin 3 - x, but -1 below -1.9, where no gradient leads."""
+
+    def forward(self, x):
+        return torch.minimum(3 - x, torch.where(x < -1.9, -1.0, 3.0))
+
+
+def test_a_mode_that_gradients_miss_is_seen_by_the_plain_draws_and_said():
+    problem = bt.Problem(TwoSided(), torch.zeros(1, 1, dtype=torch.float64), torch.tensor([1]))
+    answer = bt.probability(problem, bt.Gaussian(0.8), bounds=[], draws=1000)  # P(x < -1.9) = 0.0088, P(x > 3) = 9e-5
+    parts = dict(answer.parts)
+    if float(parts["monte_carlo"].diagnostics["failures"]) < 10:
+        assert answer.estimate == parts["monte_carlo"].estimate and any("contradict" in d for d in answer.doubts)
+    assert float(answer.interval[0, 0]) <= 0.0088 <= float(answer.interval[0, 1])
+
+
+def test_thorough_falls_back_on_splitting():
+    """A staircase: no gradient anywhere; splitting walks down its steps."""
+    stairs = lambda x: 4.0 + (4 * x).floor() / 4
+    problem = bt.Problem(stairs, torch.zeros(1, 1, dtype=torch.float64), torch.tensor([1]))  # fails where x < -3.75
+    answer = bt.probability(problem, bt.Gaussian(0.9), effort="thorough", draws=500, bounds=[])
+    exact = float(ndtr(-3.75 / 0.9))
+    assert dict(answer.parts)["importance_sampling"].status[0].startswith("not estimated")
+    assert float(answer.interval[0, 0]) < exact < float(answer.interval[0, 1]) < 100 * exact
+    assert not answer.status[0].startswith("not estimated")
 
 
 def test_estimators_by_name_or_function():

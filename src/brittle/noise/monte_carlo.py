@@ -82,6 +82,7 @@ def monte_carlo(
         estimate=failures / draws,
         interval=torch.stack([lower, upper], 1),
         level=level,
+        diagnostics={"failures": failures},
     )
 
 

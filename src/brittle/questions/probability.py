@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from brittle import meter
-from brittle.discovery import EFFORTS, Method, portfolio
+from brittle.discovery import EFFORTS, Method, method, portfolio
 from brittle.errors import InputError, NotCertified
 from brittle.laws import Law, as_laws
 from brittle.problem import Problem
 from brittle.questions._ends import certify
+from brittle.questions._estimates import contradiction, merged, on_some, rare, unanswered
 from brittle.questions._methods import Choice, chosen
 from brittle.results import Bracket, Cost, Ends
 
@@ -37,7 +38,9 @@ def probability(
 
     Guarantee: ``lower`` and ``upper`` hold together with confidence ``level`` for each example on its own. The upper end is
     "proved" where a certified region covers the noise, and may then be 0; zero failures in n draws are never reported
-    as 0. ``estimate`` and ``interval`` are those of the estimator.
+    as 0. ``estimate`` and ``interval`` are approximate: those of the plain draws where these saw ten failures, else, at effort "standard", of
+    importance sampling where that is to be believed, and at "thorough" of splitting where importance sampling refuses. They can miss failures;
+    the ends cannot. ``parts`` holds every method's own bracket with its figures: ``dict(answer.parts)["importance_sampling"].diagnostics``.
 
     law      a noise law, which moves "x", or laws by leaf (inputs, parameters, both). Noise is unclipped unless
              ``law.clipped(low, high)`` says otherwise. The region of the problem is not looked at, and may be left out
@@ -64,25 +67,65 @@ def probability(
     offered = {"draws": DRAWS[effort] if draws is None else draws}
     offered |= {} if ends == "lower" else {"certify": partial(_certified, effort=effort, bounds=bounds)}
     with meter.measure() as passes:
-        parts = [
-            function(problem, laws, seed=seed, level=level, **_accepted(function, offered))
-            for _, function in _estimators(estimators, problem, effort)
-            if ends != "lower" or not _takes(function, "certify")
-        ]
+        parts = _asked(
+            problem, laws, _estimators(estimators, problem, effort), offered, seed, level, estimators is None
+        )
+        if estimators is None and effort == "thorough":
+            parts += _fallback(problem, laws, dict(parts), seed, level)
     if not parts:
         raise InputError("estimators", "at least one noise method", "none", "leave estimators out")
-    answer = _open(reduce(and_, parts), ends)
+    answer = replace(reduce(and_, (part for _, part in parts)), diagnostics={}, parts=tuple(parts))
+    answer, speakers = merged(_open(answer, ends), [part for part in parts if part[1].estimate is not None])
     count = len(problem)
     cost = Cost(passes.forward / count, passes.backward / count, passes.seconds)
-    return replace(answer, cost=cost, doubts=(*answer.doubts, *_contradiction(answer)))
+    return replace(answer, cost=cost, doubts=(*answer.doubts, *contradiction(answer, speakers)))
+
+
+def _asked(
+    problem: Problem,
+    laws: Mapping[str, Law],
+    methods: list[tuple[str, Callable]],
+    offered: Mapping[str, object],
+    seed: int,
+    level: float,
+    thrift: bool,
+) -> list[tuple[str, Bracket]]:
+    """Every method's own bracket. With ``thrift``, estimators after the first see only the examples on which it saw too little."""
+    parts: list[tuple[str, Bracket]] = []
+    for name, function in methods:
+        proves = _proves(function)
+        if proves and "certify" not in offered:
+            continue  # the upper end was not asked for
+        ask = lambda some, f=function: f(some, laws, seed=seed, level=level, **_accepted(f, offered))
+        where = rare(parts[0][1]) if thrift and parts and not proves else torch.ones(len(problem), dtype=torch.bool)
+        part = on_some(ask, problem, where)
+        parts += [] if part is None else [(name, part)]
+    return parts
+
+
+def _fallback(
+    problem: Problem, laws: Mapping[str, Law], parts: Mapping[str, Bracket], seed: int, level: float
+) -> list[tuple[str, Bracket]]:
+    """Splitting, which needs no gradient, where importance sampling refused."""
+    if "importance_sampling" not in parts:
+        return []
+    ask = lambda some: method("noise", "splitting")(some, laws, seed=seed, level=level)
+    part = on_some(ask, problem, unanswered(parts))
+    return [] if part is None else [("splitting", part)]
 
 
 def _estimators(choice: Choice, problem: Problem, effort: str) -> list[tuple[str, Callable]]:
-    """Named ones, or the portfolio; estimators first, so that ``estimate`` and the status are theirs."""
+    """Named ones, or the portfolio: estimators first, those of less effort before others, so that plain draws speak first."""
     if choice is not None:
         return chosen("noise", choice, problem, effort, "probability")
-    found = [(m.name, m) for m in portfolio("noise", effort, "probability")]
-    return sorted(found, key=lambda entry: _takes(entry[1], "certify"))
+    found = sorted(portfolio("noise", effort, "probability"), key=lambda m: (_proves(m), EFFORTS.index(m.about.effort)))
+    return [(m.name, m) for m in found]
+
+
+def _proves(function: Callable) -> bool:
+    """Whether a method gives a proved upper end and nothing else."""
+    upper_only = isinstance(function, Method) and getattr(function.about, "ends", "both") == "upper"
+    return upper_only or _takes(function, "certify")
 
 
 def _takes(function: Callable, option: str) -> bool:
@@ -126,17 +169,3 @@ def _open(answer: Bracket, ends: str) -> Bracket:
             confidences=Ends(answer.confidences.lower, 1.0),
         )
     return answer
-
-
-def _contradiction(answer: Bracket) -> tuple[str, ...]:
-    """An estimator's interval above a proved upper end: a doubt, since an interval may miss, but not often."""
-    if answer.interval is None or answer.level is None:
-        return ()
-    proved = torch.tensor([kind == "proved" for kind in answer.kinds.upper])
-    above = proved & (answer.interval[:, 0] > answer.upper)
-    if not bool(above.any()):
-        return ()
-    return (
-        f"analytic bound contradicts Monte Carlo on {int(above.sum())} of {len(above)} examples: the interval lies above the "
-        f"proved upper end, which chance explains in {50 * (1 - answer.level):.3g} % of the cases; else one of the two has a bug",
-    )
