@@ -112,13 +112,18 @@ def support(a: Tensor, p: float, radius: Tensor, down: Tensor | None = None, up:
     if p == 0:
         return _support_count(a, size, radius, down, up) * outward
     if down is None or up is None:
-        return radius * torch.linalg.vector_norm(a, dual(p), dim=-1) * outward
+        return _dual_bound(a, p, radius) * outward
     room = torch.where(a > 0, up, down)
     if p == inf:
         return (size * torch.minimum(room, radius[:, None])).nan_to_num(nan=0.0).sum(-1) * outward
     bound = _support_l2(size, radius, room) if p == 2 else _support_l1(size, radius, room)
-    free = radius * torch.linalg.vector_norm(a, dual(p), dim=-1)
-    return torch.minimum(bound, free) * outward
+    return torch.minimum(bound, _dual_bound(a, p, radius)) * outward
+
+
+def _dual_bound(a: Tensor, p: float, radius: Tensor) -> Tensor:
+    """``radius |a|_q``; squares below 2^-1022 vanish, which costs a length at most 2^-511 an entry."""
+    lost = a.shape[-1] * 2.0**-510 if p == 2 else 0.0
+    return radius * (torch.linalg.vector_norm(a, dual(p), dim=-1) + lost)
 
 
 def _support_l2(size: Tensor, radius: Tensor, room: Tensor) -> Tensor:
@@ -145,6 +150,7 @@ def _support_l2(size: Tensor, radius: Tensor, room: Tensor) -> Tensor:
     v = torch.minimum(size * t[..., None], room)
     inner = (size * v).sum(-1) - torch.linalg.vector_norm(v, dim=-1).square() / (2 * t) + square / (2 * t)
     box = (size * room).nan_to_num(nan=0.0).sum(-1)  # the box alone
+    inner = torch.where(radius > 1e-140, inner, inf)  # below, the squares of the dual lose digits
     return torch.minimum(inner.nan_to_num(nan=inf), box)
 
 

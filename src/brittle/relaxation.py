@@ -53,9 +53,9 @@ def pull_back(
         arrived = roundings[current.name]
         if not ops.is_nonlinear(current):
             pulled, offset, loss = _through_affine(state, current, arriving, arrived)
-            left = arrived if pulled and state.terms(current) == 0 else 0
+            left = arrived if pulled and state.terms(current) == 0 and not _sums(current) else 0
         else:
-            pulled, offset, loss = _through_planes(state, current, arriving, relaxed[current.name])
+            pulled, offset, loss = _through_planes(state, current, arriving, arrived, relaxed[current.name])
             left = arrived + 2
         constant, slack = constant + offset, slack + loss
         for name, new in pulled.items():
@@ -92,10 +92,11 @@ def _through_affine(state: State, node: Node, rows: Tensor, arrived: int) -> tup
     zero = torch.zeros((), dtype=rows.dtype, device=rows.device)
     if not moving:  # the same number in every example: zeros of the size of the batch, an expanded token
         value = state.largest(node.name)
-        return {}, inner(rows, state.low[node.name]), gamma(prod(node.shape) + arrived) * inner(rows.abs(), value)
+        depth = gamma(prod(node.shape) + arrived + len(state.graph.nodes))
+        return {}, inner(rows, state.low[node.name]), depth * inner(rows.abs(), value)
     pulled = _transposed(state, node, rows, moving)
     terms = state.terms(node)
-    if terms == 0:
+    if terms == 0 and not _sums(node):
         return pulled, zero, zero
     origin = {m: torch.zeros_like(state.low[m][:1]) for m in moving}
     bias = ops.evaluate(node, {**state.constants, **origin}, 1)  # the same for every example
@@ -106,6 +107,11 @@ def _through_affine(state: State, node: Node, rows: Tensor, arrived: int) -> tup
     extra = uncertainty(state, node)
     loss = loss if extra is None else loss * (1 + extra / magnitude(state, node)) + extra * (1 + gamma(depth))
     return pulled, offset, inner(rows.abs(), loss)
+
+
+def _sums(node: Node) -> bool:
+    """Copies whose transpose adds up: one entry that was written to several places."""
+    return node.op in ("expand", "index_select") or len(set(node.sources)) < len(node.sources)
 
 
 def _transposed(state: State, node: Node, rows: Tensor, moving: list[str]) -> dict[str, Tensor]:
@@ -126,12 +132,12 @@ def _transposed(state: State, node: Node, rows: Tensor, moving: list[str]) -> di
     }
 
 
-def _through_planes(state: State, node: Node, rows: Tensor, plane: Planes) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+def _through_planes(state: State, node: Node, rows: Tensor, arrived: int, plane: Planes) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     source = node.arguments["input"].name  # type: ignore[union-attr]
     positive = rows.clamp_min(0)
     negative = rows - positive
     offset = inner(positive, plane.lower) + inner(negative, plane.upper)
-    depth = gamma(prod(node.shape) + len(state.graph.nodes))
+    depth = gamma(prod(node.shape) + len(state.graph.nodes) + arrived)
     loss = depth * inner(positive, plane.lower.abs()) - depth * inner(negative, plane.upper.abs())
     if node.op not in ops.POOLS:
         return {source: torch.addcmul(positive * plane.lower_slope, negative, plane.upper_slope)}, offset, loss
@@ -144,5 +150,5 @@ def _through_planes(state: State, node: Node, rows: Tensor, plane: Planes) -> tu
     pixels = seen.new_zeros(*seen.shape[:3], prod(shape[1:]) + 1)
     pixels = pixels.index_add(-1, torch.where(index < 0, prod(shape[1:]), index), seen)[..., :-1]
     largest = windows(pool, state.largest(source), 0.0).reshape(state.count, shape[0], -1)
-    loss = loss + gamma(len(index) + 8) * inner(seen.abs(), largest)
+    loss = loss + gamma(len(index) + 8 + arrived) * inner(seen.abs(), largest)
     return {source: pixels.reshape(*pixels.shape[:2], *shape)}, offset, loss
