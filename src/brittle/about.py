@@ -17,6 +17,7 @@ class About:
     leaves     what may move: "input", "parameter" or both
     cost       passes per example, in words
     effort     the least effort at which the questions run it by themselves: "quick", "standard", "thorough"; "" = only when named
+    ends       which ends of a bracket it can move: "both", "lower" or "upper"
     """
 
     promise: str
@@ -26,3 +27,4 @@ class About:
     leaves: tuple[str, ...] = ("input", "parameter")
     cost: str = ""
     effort: str = ""
+    ends: str = "both"

@@ -21,7 +21,7 @@ from brittle.spec import matrix
 
 Relaxed = Mapping[str, Planes]
 Enclose = Callable[[State, Node, Tensor, Tensor, Relaxed], tuple[Tensor, Tensor]]
-Choose = Callable[[State, Node], Planes]
+Choose = Callable[[State, Node, Relaxed], Planes]
 
 
 def relax(state: State, enclose: Enclose, choose: Choose) -> dict[str, Planes]:
@@ -30,7 +30,7 @@ def relax(state: State, enclose: Enclose, choose: Choose) -> dict[str, Planes]:
     enclose  (state, nonlinear node, units (K,), one-hot rows (K, 1, *shape of its input), planes so far) -> (low, high),
              each (K, N): bounds of those units of the node's input. It is asked only about units that are bent on the
              interval known so far, and what it says is intersected with that interval.
-    choose   (state, nonlinear node) -> its planes over the final interval
+    choose   (state, nonlinear node, planes so far) -> its planes over the final interval
     """
     relaxed: dict[str, Planes] = {}
     for node in state.graph.nodes:
@@ -43,7 +43,7 @@ def relax(state: State, enclose: Enclose, choose: Choose) -> dict[str, Planes]:
                 one[torch.arange(len(at)), 0, at] = 1
                 low, high = enclose(state, node, at, one.reshape(len(at), 1, *shape), relaxed)
                 intersect(state, source, at, low.T, high.T)
-            relaxed[node.name] = choose(state, node)
+            relaxed[node.name] = choose(state, node, relaxed)
         if node.varies and node.op != "input":
             intervals.forward(state, node)
     return relaxed

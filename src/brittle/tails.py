@@ -114,7 +114,7 @@ def log_sphere(t: Tensor, dimension: int) -> Tensor:
     """
     from scipy.special import betaincc
 
-    tau = _short(t).clamp_min(0)
+    tau = _short(t).clamp(0, 2)
     if dimension == 1:
         return torch.where(tau > 1, -inf, torch.full_like(tau, log(0.5)))
     half = (dimension - 1) / 2

@@ -66,8 +66,8 @@ def crown(problem: Problem, *, lower_slope: str = "adaptive", max_units: int = 2
 def _bound(problem: Problem, lower_slope: str) -> Certificate:
     graph = graph_of(problem)
     state = intervals.start(problem, graph)
-    choose = planes if lower_slope == "adaptive" else backward.chord_planes
-    relaxed = backward.relax(state, lambda *unit: _enclose(problem, *unit), choose)
+    rule = planes if lower_slope == "adaptive" else backward.chord_planes
+    relaxed = backward.relax(state, lambda *unit: _enclose(problem, *unit), lambda state, node, _: rule(state, node))
     meter.count(forward=3 * len(problem))
     rows, offsets, doubt = backward.specification(problem, state)
     lower = _least(problem, state, graph.output, rows, relaxed) + offsets - doubt
