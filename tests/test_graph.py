@@ -116,6 +116,14 @@ def test_data_dependent_control_flow_is_not_certified_and_asked_once() -> None:
     assert ("graph", 3) in problem.network.cache
 
 
+def test_an_operation_with_several_results_is_named_by_itself() -> None:
+    module = Wrapped(lambda s, z: s.recurrent(z[:, None])[0][:, -1])
+    module.recurrent = nn.GRU(2, 3, batch_first=True)
+    problem = Problem(module, X, LABELS, Ball(inf, 0.1))
+    with pytest.raises(NotCertified, match="^not certified: operation gru$"):
+        ibp(problem)
+
+
 def test_tied_parameters_are_one_node() -> None:
     module = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.Linear(4, 2))
     module[2].weight = module[0].weight

@@ -1,6 +1,5 @@
 """From ``torch.export`` to our own graph: the only file that knows what an exported program looks like."""
 
-import copy
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from brittle.errors import NotCertified
 from brittle.graph import Batch, Graph, Node, Ref, references
-from brittle.network import Network, read_logits
+from brittle.network import Network, copied, read_logits
 
 ALIASES = {
     "alias", "clone", "contiguous", "detach", "detach_", "identity", "lift_fresh", "lift_fresh_copy", "positive", "to", "_to_copy",
@@ -46,7 +45,7 @@ def export(network: Network, values: dict[str, Tensor], keywords: tuple[str, ...
     free = tuple({0: torch.export.Dim.AUTO} for _ in leaves)
     for example, dynamic, strict in ((pair, free, False), (pair, free, True), (tuple(values.values()), None, False)):
         try:
-            module = _Logits(copy.deepcopy(network.double), keywords)
+            module = _Logits(copied(network.double), keywords)
             with _silence(), torch.no_grad():
                 shapes = None if dynamic is None else (dynamic,)
                 program = torch.export.export(module, (example,), dynamic_shapes=shapes, strict=strict)
@@ -68,7 +67,7 @@ def export(network: Network, values: dict[str, Tensor], keywords: tuple[str, ...
 def _compare(program, network: Network, keywords: tuple[str, ...] | None, values: tuple[Tensor, ...]) -> None:
     """Run the program on the examples themselves: its guards speak up where a branch was taken for other batch sizes."""
     given = program.module()(values)
-    wanted = _Logits(copy.deepcopy(network.double), keywords)(values)
+    wanted = _Logits(copied(network.double), keywords)(values)
     if not torch.allclose(given, wanted, rtol=1e-6, atol=1e-6 * (1 + float(wanted.abs().max()))):
         raise RuntimeError(
             "the exported program disagrees with the module: is its forward random, or does it keep a state?"
@@ -208,8 +207,8 @@ class _Build:
         index = int(arguments["index"])
         if op == "unbind":
             return "select", {"input": whole["input"], "dim": whole["dim"], "index": index}
-        if op not in SPLITS:
-            return "getitem", arguments
+        if op not in SPLITS:  # a recurrent layer, say: named by itself, not by its pieces
+            raise NotCertified(f"operation {op}")
         dim = int(whole["dim"])
         lengths = [piece.shape[dim] for piece in source.meta["val"]]
         if any(not isinstance(n, int) for n in lengths):

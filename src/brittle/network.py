@@ -1,6 +1,7 @@
 """The user's module, held without ever being changed: a quiet copy, an exact float64 copy, outputs read as logits."""
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -54,7 +55,7 @@ class Network:
         """The quiet copy with every floating parameter and buffer cast to float64, which is exact for all shorter types."""
         if self._double is None:
             quiet = self.quiet
-            self._double = copy.deepcopy(quiet).double() if isinstance(quiet, nn.Module) else quiet
+            self._double = copied(quiet).double() if isinstance(quiet, nn.Module) else quiet
         return self._double
 
     @property
@@ -203,11 +204,22 @@ def _cuda_devices(children: list[nn.Module]) -> list[int]:
     return sorted({d.index or 0 for d in devices if d.type == "cuda"})
 
 
+def copied(module: nn.Module) -> nn.Module:
+    """A deep copy, without what torch says about its own deprecated parts."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch on specifications inside its own exported programs
+        return copy.deepcopy(module)
+
+
 def _quiet_copy(original: Callable) -> Callable:
     if not isinstance(original, nn.Module):
         return original
     try:
-        quiet = copy.deepcopy(original)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", FutureWarning
+            )  # of torch on the specifications inside its own exported programs
+            quiet = copy.deepcopy(original)
     except Exception as reason:  # user code decides what can go wrong here
         raise InputError(
             "module",

@@ -1,14 +1,12 @@
 """H3: was the module handed over in training mode, and does its forward write to its own buffers?"""
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
 from brittle.about import About
 from brittle.checks._shared import correct, failed, few, interval, passed, raw_logits, share
 from brittle.digest import weights_digest
-from brittle.network import call
+from brittle.network import call, copied
 from brittle.problem import Problem
 from brittle.randomness import fold
 from brittle.results import Finding
@@ -90,6 +88,6 @@ def _training_accuracy(part: Problem, seed: int) -> Tensor | None:
     with torch.random.fork_rng(devices=devices), torch.no_grad():
         torch.manual_seed(fold(seed, "train_mode"))
         try:
-            return correct(part, call(copy.deepcopy(part.network.original), part.x))
+            return correct(part, call(copied(part.network.original), part.x))
         except Exception:  # batch-norm of one example, and whatever else user code refuses in training mode
             return None
