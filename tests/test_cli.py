@@ -6,7 +6,9 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import polars
 import pytest
 
 from brittle import __version__
@@ -14,6 +16,7 @@ from brittle.cli import _grammar
 from brittle.cli._brackets import round_down
 from brittle.cli._inputs import named_models
 from brittle.cli.main import main
+from brittle.cli.show import say_doubts
 from brittle.discovery import methods
 from brittle.errors import InputError
 
@@ -60,7 +63,9 @@ def test_reading_never_imports_torch(run: Path, arguments: list[str]) -> None:
         (["audit", "--nonsense"], "No such option"),
         (["audit", "--effort", "heroic"], "effort"),
         (["audit", "--chunk", "many"], "chunk"),
-        (["audit"], "--demo"),
+        (["audit"], "--demo, got neither"),
+        (["audit", "demo:mlp"], "got a model without data"),
+        (["audit", "demo:mlp", "sklearn:digits[image]", "--limit", "2"], "expected logits for x (1, 1, 8, 8) float32"),
         (["audit", "--demo", "demo:mlp"], "leave one of them out"),
         (["audit", "demo:mlp", "nowhere.npz"], "does not exist"),
         (["audit", "nowhere.py:net", "sklearn:digits"], "does not exist"),
@@ -133,6 +138,22 @@ def test_show_in_every_format(run: Path, capsys) -> None:
     assert capsys.readouterr().out.splitlines()[0].startswith("| model | question |")
     main(["show", str(run)])
     assert "hardened" in capsys.readouterr().out
+
+
+def test_every_doubt_and_every_missing_proof_is_said_once(capsys) -> None:
+    run = SimpleNamespace(
+        checks={"net": [{"doubt": "small"}, {"doubt": None}, {"doubt": "small"}]},
+        plan=SimpleNamespace(
+            count=3, questions=lambda: [("radius", "l2"), ("radius", "linf"), ("probability", "rain")]
+        ),
+        brackets=lambda model, name: {"status": polars.Series(["ok", *["not certified: operation gru"] * 2])},
+        complete=True,
+    )
+    say_doubts(run)
+    assert capsys.readouterr().out.splitlines() == [
+        "doubt (net): small",
+        "not certified: operation gru (net, 2 of 3 examples)",
+    ]
 
 
 def test_report_writes_the_page_again(run: Path, tmp_path: Path, capsys) -> None:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+import brittle as bt
 from brittle.errors import InputError
 from brittle.sources.batch import as_data
 from brittle.sources.data import load_data
@@ -93,7 +94,13 @@ def test_an_exported_program_loads(tmp_path: Path) -> None:
     module, x = nn.Linear(4, 3).eval(), torch.rand(5, 4)
     program = torch.export.export(module, (x,), dynamic_shapes=({0: torch.export.Dim("n", min=2)},))
     torch.export.save(program, tmp_path / "p.pt2")
-    assert torch.equal(load_model(str(tmp_path / "p.pt2"))(x), module(x))
+    model = load_model(str(tmp_path / "p.pt2"))
+    assert torch.equal(model(x), module(x))
+    # warnings are errors here: torch's own, about the parts of its archives, must not cost the certificate
+    answer = bt.radius(
+        bt.Problem(model, x, module(x).argmax(1), bt.Ball(p=2, radius=1.0)), effort="quick", ends="lower"
+    )
+    assert answer.guarantee.lower == "proved", answer.status
 
 
 class Trap:
@@ -110,11 +117,21 @@ class Trap:
 def test_a_pickle_is_refused_unless_trusted(tmp_path: Path, name: str) -> None:
     mark, file = tmp_path / "executed", tmp_path / name
     torch.save(Trap(mark), file)
-    with pytest.raises(InputError, match="--trust-pickle"):
+    with pytest.raises(InputError, match="--trust-pickle") as refused:
         load_model(str(file))
     assert not mark.exists(), "nothing in the file was executed"
+    assert "\x1b" not in str(refused.value) and "weights_only" not in str(refused.value), "torch's advice to trust it"
     torch.save(nn.Linear(2, 2), file)
     assert isinstance(load_model(str(file), trust_pickle=True), nn.Linear)
+
+
+def test_a_pickle_whose_classes_are_elsewhere_says_where_to_put_them(tmp_path: Path) -> None:
+    file = tmp_path / "m.pt"
+    torch.save(nn.Linear(2, 2), file)
+    elsewhere = lambda data: data.replace(b"torch.nn.modules.linear", b"somebody.elses.networks")
+    file.write_bytes(_rewrite(file, "data.pkl", elsewhere))
+    with pytest.raises(InputError, match="ModuleNotFoundError.*PYTHONPATH"):
+        load_model(str(file), trust_pickle=True)
 
 
 def _rewrite(source: Path, member: str, change) -> bytes:

@@ -53,8 +53,8 @@ def audit(
 ) -> None:
     """Ask every question of every model and keep the evidence: records, witnesses, proofs, report.html.
 
-    Without --region the distance to the nearest failure is asked for in l2 and l-infinity. A leaf after @ is x (the input)
-    or a parameter by its own name; commas join leaves that move together: joint=inf:0.03,inf:0.002@fc1.weight. Noise is
+    Without --region and --noise the distance to the nearest failure is asked for in l2 and l-infinity. A leaf after @ is x
+    (the input), x.NAME (a keyword input) or a parameter by its own name; commas join leaves that move together: joint=inf:0.03,inf:0.002@fc1.weight. Noise is
     gaussian:SIGMA, ball:RADIUS:P or sphere:RADIUS:P; with :clipped it is cut off at --low and --high.
     Run the same command again to go on where it was interrupted. The last line printed is the run folder.
     """
@@ -70,7 +70,7 @@ def audit(
     elif models:
         model, data = None, _only(model, data)
     if not data or not (model or models):
-        raise InputError("audit", "a model and data, or --demo", "less", "see brittle audit --help")
+        raise InputError("audit", "MODEL DATA, or --demo", _given(model or models, data), "see brittle audit --help")
     limits = valid_range(low, high)
     balls = regions(region or ([] if noise else DISTANCES), limits)
     noises = laws(noise or (), limits)
@@ -83,6 +83,10 @@ def audit(
         sources={**given.sources, "command": shlex.join(["brittle", *(context.obj or ["audit"])])},
     )  # fmt: skip
     _print(run)
+
+
+def _given(model: object, data: str | None) -> str:
+    return "a model without data" if model else f"{data} alone" if data else "neither"
 
 
 def _only(model: str | None, data: str | None) -> str | None:

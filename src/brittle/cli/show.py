@@ -1,11 +1,14 @@
 """``brittle show``: a run folder in the terminal."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from brittle.cli._options import FormatOption
+
+if TYPE_CHECKING:
+    from brittle.store import Run
 
 
 def show(
@@ -25,11 +28,22 @@ def show(
         print(caption(found))
 
 
-def say_doubts(run) -> None:
-    """Whatever a health check or a missing part puts in question, one line each."""
+def say_doubts(run: "Run") -> None:
+    """Whatever a health check, an operation without a bound or a missing part puts in question, each said once."""
     for model, checks in run.checks.items():
-        for check in checks:
-            if check.get("doubt"):
-                print(f"doubt ({model}): {check['doubt']}")
+        for doubt in dict.fromkeys(check["doubt"] for check in checks if check.get("doubt")):
+            print(f"doubt ({model}): {doubt}")
+        for reason, count in _unproved(run, model).items():
+            print(f"{reason} ({model}, {count} of {run.plan.count} examples)")
     if not run.complete:
         print(f"doubt: this run is not complete; {len(run.missing)} parts are missing, run the same audit again")
+
+
+def _unproved(run: "Run", model: str) -> dict[str, int]:
+    """Why radii have no proof: the reason, and on how many examples at most."""
+    counts: dict[str, int] = {}
+    for question, name in run.plan.questions():
+        status = run.brackets(model, name)["status"].to_list() if question == "radius" else []
+        for reason in {s for s in status if s.startswith("not certified")}:
+            counts[reason] = max(counts.get(reason, 0), status.count(reason))
+    return dict(sorted(counts.items()))

@@ -157,8 +157,14 @@ def _from_torch_file(path: Path, builder: str | None, trust_pickle: bool) -> Cal
     try:
         value = torch.load(path, map_location="cpu", weights_only=False)
     except Exception as reason:  # whatever the pickled code raises
+        absent = isinstance(reason, (ImportError, AttributeError))  # a pickle names its classes and does not hold them
         raise InputError(
-            "model", f"{path} to load", f"{type(reason).__name__}: {reason}", "save or copy it again"
+            "model",
+            f"{path} to load",
+            f"{type(reason).__name__}: {reason}",
+            "put the folder of the file that defines its classes on PYTHONPATH, or save weights and name a factory"
+            if absent
+            else "save or copy it again",
         ) from None
     if isinstance(value, nn.Module):
         return value.eval()
@@ -168,7 +174,7 @@ def _from_torch_file(path: Path, builder: str | None, trust_pickle: bool) -> Cal
 
 
 def _refusal(path: Path, reason: Exception | None) -> InputError:
-    detail = f" ({' '.join(str(reason).split())[:160]})" if reason is not None else ""
+    detail = f" ({type(reason).__name__})" if reason is not None else ""  # torch's own words advise to load it anyway
     return InputError(
         "model",
         "weights that load without running code",
