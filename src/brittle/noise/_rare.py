@@ -42,8 +42,8 @@ def estimated(
     tiny = log_mean < FLOOR
     said = tuple(s or ("below 1e-300" if t else "ok") for s, t in zip(status, tiny.tolist(), strict=True))
     refused = torch.tensor([bool(s) for s in status], dtype=torch.bool)
-    value = rounded(torch.where(tiny, 1e-300, log_mean.exp().clamp_max(1)))
-    ends = rounded(torch.where(tiny[:, None], torch.tensor([0.0, 1e-300], dtype=torch.float64), interval))
+    value = torch.where(tiny, 1e-300, rounded(log_mean.exp().clamp_max(1)))
+    ends = torch.where(tiny[:, None], torch.tensor([0.0, 1e-300], dtype=torch.float64), rounded(interval))
     doubts = () if bool(refused.all()) else (MISSED,)
     none, blank = ("none",) * count, ("",) * count
     return Bracket(

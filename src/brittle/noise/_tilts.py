@@ -13,7 +13,7 @@ from torch import Tensor
 
 from brittle.laws import Gaussian, Law, UniformBall, UniformSphere
 
-STEP = 0.4  # of the quadrature, in widths of the integrand: the trapezoidal rule errs by about 2 exp(-2 pi^2 / STEP^2)
+STEP = 0.25  # of the quadrature, in widths of the integrand: the trapezoidal rule errs by about 2 exp(-2 pi^2 / STEP^2)
 
 
 def knows(law: Law) -> bool:

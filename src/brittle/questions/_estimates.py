@@ -91,8 +91,8 @@ def contradiction(answer: Bracket, names: list[str]) -> tuple[str, ...]:
     above = proved & (answer.interval[:, 0] > answer.upper)
     if not bool(above.any()):
         return ()
-    spoke = sorted({names[i] for i in above.nonzero()[:, 0].tolist()})
-    who = " and ".join(NAMES.get(name, name) for name in spoke)
+    spoke = {name for name, yes in zip(names, above.tolist(), strict=True) if yes}
+    who = " and ".join(sorted(NAMES.get(name) or name for name in spoke))
     return (
         f"analytic bound contradicts {who} on {int(above.sum())} of {len(above)} examples: the interval lies above the "
         f"proved upper end, which chance explains in {50 * (1 - answer.level):.3g} % of the cases; else one of the two has a bug",
