@@ -15,6 +15,7 @@ from brittle.digest import state_digest
 from brittle.discovery import method, methods
 from brittle.norms import dual
 from brittle.results import Witness
+from reference.regions import radius
 from zoo import CASES
 
 ATTACKS = [m.name for m in methods("attacks")]
@@ -187,15 +188,33 @@ def test_random_points_do_not_beat_the_portfolio(effort: str, case: str, p: floa
     assert not finding.doubt, finding.note
 
 
-def folded() -> bt.Problem:
-    module = lambda x: torch.stack([torch.maximum(3 * x[:, 1] - x[:, 0], -3 * x[:, 1] - x[:, 0]) + 1, 0 * x[:, 0]], 1)
-    return bt.Problem(module, torch.zeros(1, 2), torch.tensor([0]), bt.Ball(p=2, radius=1.0))
-
-
 def test_a_kink_does_not_send_hlrf_from_side_to_side() -> None:
-    """margin = 1 - x0 + 3 |x1|: nearest failure (1, 0). Every single linearisation points elsewhere, at distance 1 / sqrt(10)."""
-    witness = run("hlrf", folded(), probes=0)
-    assert bool(witness.found) and 1 <= float(witness.size) <= 1.1
+    """margin = 1 - x0 + 0.7 |x1| at (0, 0.1): nearest failure (1, 0), on a kink. Every linearisation alone points elsewhere."""
+    module = lambda x: torch.stack([torch.maximum(0.7 * x[:, 1], -0.7 * x[:, 1]) - x[:, 0] + 1, 0 * x[:, 0]], 1)
+    problem = bt.Problem(module, torch.tensor([[0.0, 0.1]]), torch.tensor([0]), bt.Ball(p=2, radius=1.0))
+    witness = run("hlrf", problem, probes=0)
+    assert bool(witness.found) and 1.01**0.5 <= float(witness.size) <= 1.08
+    problem = problem.double()
+    assert float(run("multistart", problem).size) == pytest.approx(1.01**0.5, rel=1e-9)
+
+
+@pytest.mark.parametrize("p", [1, 2, inf])
+def test_multistart_is_exact_on_tiny_networks(p: float) -> None:
+    """Against the enumeration of all activation patterns, in float64: nearest points inside regions and on their borders."""
+    torch.manual_seed(2)
+    module = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3)).double()
+    with torch.no_grad():
+        module[0].weight.mul_(3)
+        module[0].bias.copy_(0.3 * torch.randn(4) - module[0].weight.sum(1) / 2)
+        x = torch.rand(40, 3, dtype=torch.float64)
+        module[2].bias.sub_(module(x).mean(0))
+        x, labels = x[:3], module(x[:3]).argmax(1)
+    exact = [radius(module, one, int(k), p, 0.0, 1.0) for one, k in zip(x, labels, strict=True)]
+    exact = torch.tensor(exact, dtype=torch.float64)
+    found = run("multistart", bt.Problem(module, x, labels, bt.Ball(p=p, radius=1.0, low=0, high=1))).size
+    assert bool((found >= exact * (1 - 1e-9)).all()), "shorter than the shortest: the reference is wrong"
+    # l1 and l-inf optima lie on several kinks at once, where two cuts end a little beside them
+    torch.testing.assert_close(found, exact, rtol=1e-8 if p == 2 else 1e-3, atol=0)
 
 
 class Named(nn.Module):

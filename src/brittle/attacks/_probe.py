@@ -15,13 +15,15 @@ CLOSER = 0.95  # of the best failure: a probe that fails there shows that the se
 FAR = 10.0  # reach of a changed feature (p = 0): beyond most ranges, so that it ends at one
 
 
-def probe(problem: Problem, tracker: Tracker, count: int, seed: int, name: str) -> tuple[Tensor, dict[str, Tensor]]:
-    """Query ``count`` random surface points at 0.95 of the best failure so far; scale 1 where there is none.
+def probe(
+    problem: Problem, tracker: Tracker, count: int, seed: int, name: str, far: float = 1.0
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Query ``count`` random surface points at 0.95 of the best failure so far; at scale ``far`` where there is none.
 
     The directions come in opposite pairs, from the seed alone, the same for every example: one draw whatever the batch.
     Returns the examples (M,) where a probe failed or nothing has failed at all, and for every example the probe of smallest margin.
     """
-    scale = torch.where(tracker.found, CLOSER * tracker.value, 1.0)
+    scale = torch.where(tracker.found, CLOSER * tracker.value, far)
     known = tracker.found.clone()
     least = torch.full_like(tracker.value, inf)
     best = dict(problem.centre)

@@ -98,7 +98,7 @@ def restart(
         if not len(left):
             return
         part, seen = problem.take(left), tracker.take(left)
-        at, start = probe(part, seen, probes, seed, f"{name} {k}")
+        at, start = probe(part, seen, probes, seed, f"{name} {k}", far=2.0**k)
         if len(at):
             there = at.to(clean.device)
             again = part.take(at)
