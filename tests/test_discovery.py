@@ -51,6 +51,14 @@ def test_a_package_adds_a_method_of_every_kind(toys):
     assert {f"toy_{f}" for f in TOYS} <= {m.name for m in methods()}
 
 
+def test_what_a_package_raises_names_the_package(toys):
+    bound = method("bounds", "toy_bounds")
+    (toys / "toys" / "toy_bounds.py").write_text("1 / 0\n")
+    with pytest.raises(ZeroDivisionError) as raised:
+        bound(None)
+    assert raised.value.__notes__ == ["raised by toy_bounds of bounds, from the installed package toys"]
+
+
 def test_without_the_package_it_is_gone():
     assert not [m for m in methods() if m.name.startswith("toy_")]
 

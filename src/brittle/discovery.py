@@ -47,7 +47,12 @@ class Method:
         return getattr(import_module(self.module), self.name)
 
     def __call__(self, *args, **options):
-        return self.function(*args, **options)
+        try:
+            return self.function(*args, **options)
+        except Exception as reason:
+            if self.source != "brittle":  # so that its author is asked, and not we
+                reason.add_note(f"raised by {self.name} of {self.family}, from the installed package {self.source}")
+            raise
 
 
 def methods(family: str | None = None) -> tuple[Method, ...]:
