@@ -30,7 +30,7 @@ ABOUT = About(
 DECADES = (*range(1, 15), 17, 20, 30)
 BUDGETS = tuple(10.0**-k for k in DECADES)  # a decade apart where it matters; any choice is sound (folklore)
 SLOPES = ("adaptive", "chord")
-SPARE = log(1e-3)  # share of a budget for what only rounding needs: the box, and far ends of units that are stable
+SPARE = log(1e-6)  # share of a budget for what only rounding needs: the box, and far ends of units that are stable
 
 
 def probabilistic_crown(
