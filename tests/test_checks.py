@@ -313,3 +313,14 @@ def test_checks_afterwards_understand_every_answer(case, question):
     assert not [f.note for f in findings if "could not run" in f.title]
     worst = {f.name: f.consequence for f in findings if f.consequence in ("invalid", "stop")}
     assert worst.keys() <= {"noise_against_attack"}  # an attack in a hurry may be beaten, and is then told so
+
+
+def test_an_accuracy_no_better_than_a_constant_answer_says_so() -> None:
+    model = nn.Linear(1, 1).eval()
+    with torch.no_grad():
+        model.weight.fill_(1.0), model.bias.fill_(0.0)
+    x = torch.linspace(-1, 1, 16)[:, None]
+    labels = torch.tensor([0, 1] * 8)
+    found = {f.name: f for f in doctor(model, x, labels).findings}
+    assert found["clean_accuracy"].note.endswith("these examples cannot tell the model from always answering it.")
+    assert found["labels"].value.startswith("1 output, ")

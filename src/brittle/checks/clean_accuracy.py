@@ -40,6 +40,9 @@ def clean_accuracy(problem: Problem, *, seed: int = 0) -> Finding:
             value=value,
             threshold=f"{majority:.3f}",
         )
+    guess = low <= majority < 1
+    if guess:
+        note = f"{note.removesuffix('.')}, and these examples cannot tell the model from always answering it."
     unbalanced = len(part) >= 16 and majority > 0.5 and part.labels.unique().numel() > 2
-    remark = doubles > 0 or unbalanced or low <= majority < 1
+    remark = doubles > 0 or unbalanced or guess
     return passed("clean_accuracy", TITLE, note, value=value, threshold=f"{majority:.3f}", remark=remark)

@@ -24,7 +24,7 @@ def labels(problem: Problem, *, seed: int = 0) -> Finding:
     shifted = _shift(part, logits) if logits.shape[1] > 1 else None
     counts = problem.labels.cpu().bincount(minlength=classes)
     used = int((counts > 0).sum())
-    value = f"{logits.shape[1]} outputs, {used} labels in use"
+    value = f"{logits.shape[1]} output{'s' * (logits.shape[1] != 1)}, {used} labels in use"
     if shifted is not None:
         by, theirs, ours = shifted
         return failed(
