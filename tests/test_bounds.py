@@ -246,3 +246,24 @@ def test_on_a_plain_network_the_certified_radius_is_near_the_attacked_one(p, rat
         low, high = torch.where(holds, middle, low), torch.where(holds, high, middle)
     assert (crown(problem.scaled(upper)).rows.amin(1) <= 0).all()
     assert (upper / low).median() < ratio
+
+
+def test_intervals_go_with_their_last_reader() -> None:
+    """Residual branches are read late; what is kept is what a walk without forgetting has, and nothing else stays."""
+    from brittle import intervals, ops, relaxation
+    from brittle.graph import graph_of
+
+    for case in zoo.CASES:
+        problem = problem_of(case.name)
+        graph = graph_of(problem)
+        frontier = frozenset(node.name for node in graph.nodes if ops.is_nonlinear(node))
+        read = relaxation.read_by_pull_back(graph, graph.output, frontier)
+        short, whole = intervals.start(problem, graph), intervals.start(problem, graph)
+        intervals.propagate(short, read)
+        intervals.propagate(whole, frozenset(graph.by_name))
+        varying = {node.name for node in graph.nodes if node.varies}
+        assert set(whole.low) == varying and set(short.low) == set(short.high) == varying & read, case.name
+        assert set(short.magnitudes) <= read
+        assert all(
+            torch.equal(short.low[n], whole.low[n]) and torch.equal(short.high[n], whole.high[n]) for n in short.low
+        )
