@@ -204,7 +204,7 @@ def _cuda_devices(children: list[nn.Module]) -> list[int]:
     return sorted({d.index or 0 for d in devices if d.type == "cuda"})
 
 
-def copied(module: nn.Module) -> nn.Module:
+def copied(module: Any) -> Any:
     """A deep copy, without what torch says about its own deprecated parts."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch on specifications inside its own exported programs
