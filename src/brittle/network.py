@@ -4,7 +4,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,8 @@ from torch.utils._pytree import tree_map
 
 from brittle.digest import state_digest
 from brittle.errors import InputError
+
+Module = TypeVar("Module", bound=Callable)
 
 
 class Network:
@@ -204,7 +206,7 @@ def _cuda_devices(children: list[nn.Module]) -> list[int]:
     return sorted({d.index or 0 for d in devices if d.type == "cuda"})
 
 
-def copied(module: Any) -> Any:
+def copied(module: Module) -> Module:
     """A deep copy, without what torch says about its own deprecated parts."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch on specifications inside its own exported programs
