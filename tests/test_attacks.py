@@ -183,7 +183,7 @@ def test_random_points_do_not_beat_the_portfolio(effort: str, case: str, p: floa
     problem = bt.Problem(module, x, labels, bt.Ball(p=p, radius=1.0, low=low, high=high))
     answer = bt.radius(problem, effort=effort, ends="upper")
     if bool(answer.upper.isfinite().all()):  # where nothing was found the next effort's attacks were asked too
-        assert answer.cost.forward + answer.cost.backward <= {"quick": 200, "standard": 500}[effort]
+        assert answer.cost.forward + answer.cost.backward <= {"quick": 160, "standard": 500}[effort]
     finding = method("checks", "noise_against_attack")(problem, answer)
     assert not finding.doubt, finding.note
 
