@@ -57,6 +57,7 @@ def calls(linear, x, labels):
         "radius": lambda: bt.radius(problem, **quick),
         "accuracy": lambda: bt.accuracy(problem, **quick),
         "probability": lambda: bt.probability(problem, bt.Gaussian(0.1), draws=20, **quick),
+        "tolerated_noise": lambda: bt.tolerated_noise(problem, bt.Gaussian(0.1), points=8, **quick),
         "doctor": lambda: bt.doctor(linear, x, labels),
         "audit": run,
         "load_run": lambda: bt.load_run(folder),

@@ -28,6 +28,7 @@ _HOME = {
     "radius": "questions.radius",
     "accuracy": "questions.accuracy",
     "probability": "questions.probability",
+    "tolerated_noise": "questions.tolerated_noise",
     "doctor": "health",
     "audit": "runs",
     "load_run": "store",

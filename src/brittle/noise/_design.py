@@ -77,9 +77,11 @@ def perturbed(question: Problem, example: Tensor, delta: Mapping[str, Tensor]) -
     point = {}
     for leaf, change in delta.items():
         centre = question.centre[leaf][example.to(question.device)]
-        low, high = question.region[leaf].range(centre)
         moved = (centre.to(torch.float64) + change.reshape(centre.shape).to(centre.device)).to(centre.dtype)
-        point[leaf] = torch.minimum(torch.maximum(moved, low), high)
+        if question.region[leaf].low is not None or question.region[leaf].high is not None:
+            low, high = question.region[leaf].range(centre)
+            moved = torch.minimum(torch.maximum(moved, low), high)
+        point[leaf] = moved
     return point
 
 

@@ -78,7 +78,16 @@ def probability(
     answer, speakers = merged(_open(answer, ends), [part for part in parts if part[1].estimate is not None])
     count = len(problem)
     cost = Cost(passes.forward / count, passes.backward / count, passes.seconds)
-    return replace(answer, cost=cost, doubts=(*answer.doubts, *contradiction(answer, speakers)))
+    doubts = (*answer.doubts, *contradiction(answer, speakers))
+    return replace(answer, cost=cost, doubts=doubts, status=_reached(answer))
+
+
+def _reached(answer: Bracket) -> tuple[str, ...]:
+    """The statuses, without what one bound could not prove where another one did."""
+    return tuple(
+        "ok" if kind == "proved" and status.startswith("not certified") else status
+        for kind, status in zip(answer.kinds.upper, answer.status, strict=True)
+    )
 
 
 def _asked(
@@ -93,11 +102,11 @@ def _asked(
     """Every method's own bracket. With ``thrift``, estimators after the first see only the examples on which it saw too little."""
     parts: list[tuple[str, Bracket]] = []
     for name, function in methods:
-        proves = _proves(function)
-        if proves and "certify" not in offered:
+        certifies = proves(function)
+        if certifies and "certify" not in offered:
             continue  # the upper end was not asked for
         ask = lambda some, f=function: f(some, laws, seed=seed, level=level, **_accepted(f, offered))
-        where = rare(parts[0][1]) if thrift and parts and not proves else torch.ones(len(problem), dtype=torch.bool)
+        where = rare(parts[0][1]) if thrift and parts and not certifies else torch.ones(len(problem), dtype=torch.bool)
         part = on_some(ask, problem, where)
         parts += [] if part is None else [(name, part)]
     return parts
@@ -118,11 +127,11 @@ def _estimators(choice: Choice, problem: Problem, effort: str) -> list[tuple[str
     """Named ones, or the portfolio: estimators first, those of less effort before others, so that plain draws speak first."""
     if choice is not None:
         return chosen("noise", choice, problem, effort, "probability")
-    found = sorted(portfolio("noise", effort, "probability"), key=lambda m: (_proves(m), EFFORTS.index(m.about.effort)))
+    found = sorted(portfolio("noise", effort, "probability"), key=lambda m: (proves(m), EFFORTS.index(m.about.effort)))
     return [(m.name, m) for m in found]
 
 
-def _proves(function: Callable) -> bool:
+def proves(function: Callable) -> bool:
     """Whether a method gives a proved upper end and nothing else."""
     upper_only = isinstance(function, Method) and getattr(function.about, "ends", "both") == "upper"
     return upper_only or _takes(function, "certify")

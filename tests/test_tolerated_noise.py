@@ -1,0 +1,66 @@
+"""bt.tolerated_noise: the scale at which p reaches a target, on half-spaces where it is known."""
+
+from math import inf
+
+import pytest
+import torch
+from scipy.special import ndtri
+from torch import nn
+
+import brittle as bt
+from brittle.questions.tolerated_noise import tolerated_noise
+
+
+def line(distances):
+    module = nn.Linear(1, 1, bias=False).double()
+    with torch.no_grad():
+        module.weight.fill_(1.0)
+    return bt.Problem(module, torch.tensor(distances).double()[:, None], torch.ones(len(distances)).long())
+
+
+@pytest.mark.parametrize("target", [1e-6])
+def test_half_spaces(target):
+    exact = torch.tensor([1.0, 4.0], dtype=torch.float64) / -float(ndtri(target))
+    answer = tolerated_noise(line([1.0, 4.0, -1.0]), bt.Gaussian(1.0), target=target)
+    assert bool((answer.lower[:2] <= exact).all()) and bool((exact <= answer.upper[:2]).all())
+    assert (answer.estimate[:2] / exact).tolist() == pytest.approx([1.0, 1.0], abs=0.1)
+    assert bool((answer.lower[:2] > 0.5 * exact).all()) and bool((answer.upper[:2] < 3 * exact).all())
+    assert answer.kinds.lower[:2] == ("proved",) * 2 and answer.kinds.upper[:2] == ("statistical",) * 2
+    assert (
+        answer.status[2] == "misclassified" and answer.lower[2] == answer.upper[2] == 0 and answer.estimate[2].isnan()
+    )
+
+
+def test_bounded_noise_inside_the_margin_is_proved_at_every_scale_below():
+    answer = tolerated_noise(line([2.0]), bt.UniformBall(1.0, inf), target=1e-3, effort="quick")
+    assert 1.8 < float(answer.lower) <= 2.005 and float(answer.upper) > 2.0  # the first failures are at scale 2
+
+
+def test_what_is_never_reached_stays_open():
+    answer = tolerated_noise(line([1e4]), bt.Gaussian(1.0), target=1e-3, effort="quick", reach=4.0, points=16)
+    assert float(answer.lower) == pytest.approx(4.0) and answer.upper == inf and answer.estimate.isnan()
+    assert answer.kinds.upper == ("none",)
+
+
+def test_each_example_has_its_own_search():
+    problem = line([1.0, 3.0])
+    ask = lambda p: tolerated_noise(p, bt.Gaussian(1.0), target=1e-2, effort="quick", points=32)
+    whole = ask(problem)
+    for i in (0, 1):
+        alone = ask(problem.take(torch.tensor([i])))
+        assert alone.lower == whole.lower[i] and alone.upper == whole.upper[i] and alone.estimate == whole.estimate[i]
+
+
+@pytest.mark.parametrize(
+    "options, law",
+    [
+        ({"target": 0.7}, bt.Gaussian(1.0)),
+        ({"reach": 0.5}, bt.Gaussian(1.0)),
+        ({"points": 1000}, bt.Gaussian(1.0)),
+        ({"effort": "heroic"}, bt.Gaussian(1.0)),
+        ({}, bt.Gaussian(1.0).clipped(0, 3)),
+    ],
+)
+def test_bad_questions_are_refused(options, law):
+    with pytest.raises(bt.InputError):
+        tolerated_noise(line([1.0]), law, **options)
