@@ -180,6 +180,24 @@ def test_a_weaker_bound_costs_one_evaluation() -> None:
     assert len(calls) == 1 and set(answer.methods.lower) == {"exact"}
 
 
+def test_the_first_change_is_proved_too() -> None:
+    """p = 0: even "no single change breaks it" needs the certificate at the clean point, not only a clean margin > 0."""
+    module, x, labels = zoo.affine()
+    problem = Problem(module, x, labels, Ball(0, 1, -2, 2))
+    answer = radius(problem, attacks=[], bounds=[exact])
+    assert set(answer.methods.lower) == {"exact"} and answer.proof.methods == ("exact",) * 3
+    assert radius(problem, attacks=[], bounds=[silent]).lower.tolist() == [0, 0, 0]
+
+
+def test_a_leaf_that_does_not_move() -> None:
+    module, x, labels = zoo.mlp()
+    with pytest.raises(InputError, match="radius > 0"):
+        radius(Problem(module, x, labels, Ball(2, 0.0)))
+    still = {"x": Ball(inf, 0.1, 0, 1), "0.weight": Ball(2, 0.0)}
+    both, alone = (radius(Problem(module, x, labels, region), effort="quick") for region in (still, still["x"]))
+    assert torch.equal(both.lower, alone.lower) and torch.equal(both.upper, alone.upper)
+
+
 def test_what_the_effort_misses_goes_to_the_attacks_of_the_next(monkeypatch) -> None:
     seen = []
 

@@ -28,7 +28,8 @@ class Search:
         certificate = bound(self.problem.take(at).scaled(scale))
         value = margin(certificate.rows.to(torch.float64), self.problem.spec.rank).cpu() - self.guard[at]
         holds = (value > 0).nonzero()[:, 0]
-        further = holds[scale[holds] > self.evidence.scale[at[holds]]]
+        unproved = torch.tensor([not self.evidence.methods[i] for i in at.tolist()])
+        further = holds[unproved[holds] | (scale[holds] > self.evidence.scale[at[holds]])]
         self.evidence.record(at[further], scale[further], certificate, further)
         for i, note in zip(at.tolist(), certificate.notes or ("",) * len(at), strict=True):
             self.reasons[i] = self.reasons[i] or note
@@ -68,7 +69,7 @@ class Search:
         return low
 
     def count(self, bound: Callable, lower: Tensor) -> Tensor:
-        """p = 0: bisection over whole numbers of harmless changes k; the radius is then k + 1."""
+        """p = 0: bisection over whole numbers of harmless changes k, 0 included; the radius is then k + 1."""
         unit = next(iter(self.problem.region.values())).radius
         features = float(_features(self.problem))
         safe = (lower * unit - 1).round()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from brittle import meter
-from brittle.errors import NotCertified
+from brittle.errors import InputError, NotCertified
 from brittle.problem import Problem
 from brittle.questions._ends import Evidence, Methods, at_centre, attack
 from brittle.questions._methods import Choice, check_verb, chosen, reserve
@@ -48,7 +48,10 @@ def radius(
     (True, True)
     """
     check_verb(problem, ends, "radius")
-    problem = problem.scaled(1 / problem.scale)
+    moving = {leaf: ball for leaf, ball in problem.region.items() if ball.radius > 0}
+    if not moving:
+        raise InputError("radius", "a ball with a radius > 0", "radius 0", "use radius=1.0: the answer is the distance")
+    problem = problem.within(moving)
     count = len(problem)
     zero, unknown = torch.zeros(count, dtype=torch.float64), torch.full((count,), inf, dtype=torch.float64)
     lower, upper, notes = zero, unknown, ("",) * count
@@ -108,11 +111,7 @@ def _certify(problem: Problem, bounds: Methods, upper: Tensor, tolerance: float)
     clean = problem.double().margin().to(torch.float64).cpu()
     search = Search(problem, clean, upper, evidence, reasons)
     counting = len(problem.region) == 1 and next(iter(problem.region.values())).p == 0
-    lower = (
-        (clean > 0).to(torch.float64) / next(iter(problem.region.values())).radius
-        if counting
-        else torch.zeros_like(clean)
-    )
+    lower = torch.zeros_like(clean)
     for _, bound in bounds:
         try:
             lower = search.count(bound, lower) if counting else search.scale(bound, lower, tolerance)
