@@ -346,3 +346,18 @@ def test_the_laws_kill(name, monkeypatch):
     monkeypatch.setattr(where, attribute, mutant)
     with pytest.raises(AssertionError):
         law()
+
+
+def test_what_one_bound_cannot_prove_is_not_said_where_another_proves():
+    """At 3.9 deviations the chi cover of 40 dimensions proves nothing, the half-space nearly everything."""
+    answer = bt.probability(half_space(3.9, 40), bt.Gaussian(1.0), effort="standard")
+    assert answer.status == ("ok",) and answer.methods.upper != ("covering",)
+
+
+def test_every_third_budget_and_its_neighbours_lose_little():
+    data = digits("test")
+    problem = bt.Problem(embedded("mlp"), data.x[:3], data.labels[:3])
+    laws = {"x": bt.Gaussian(0.07)}
+    grid = [probabilistic_crown(problem, laws, budgets=(10.0**-k,)).upper for k in range(1, 15)]
+    full, searched = torch.stack(grid).amin(0), probabilistic_crown(problem, laws).upper
+    assert bool((searched <= 1.5 * full).all())

@@ -18,6 +18,7 @@ ABOUT = About(
     promise="the failure probability is at most the tail outside a certified region; 0 for bounded noise inside it",
     reference="total probability over a certified region; Weng et al., ICML 2019, for the idea",
     answers="probability",
+    ends="upper",
     cost="one certificate for bounded noise, up to 16 for Gaussian noise",
     effort="quick",
 )

@@ -13,7 +13,7 @@ from brittle.errors import InputError
 from brittle.laws import Gaussian, Law
 from brittle.noise import _walls
 from brittle.noise._half_spaces import ROUNDED, HalfSpaces
-from brittle.noise.probabilistic_crown import BUDGETS, SLOPES, relaxed_bound
+from brittle.noise.probabilistic_crown import BUDGETS, bounds_of
 from brittle.problem import Problem
 from brittle.results import Bracket
 
@@ -35,7 +35,7 @@ def proven(
     seed: int = 0,
     level: float = 0.95,
     outside: tuple[float, ...] = BUDGETS,
-    max_units: int = 20_000,
+    max_units: int = 2_000,
 ) -> Bracket:
     """Bracket of ``P(margin(v + noise) <= 0)``, one per example, whose upper end is proved; the lower end is 0.
 
@@ -73,13 +73,14 @@ def proven(
         parts = [_over(question, law_, law, dimension, target) for target in tried]
         return torch.stack(parts).amin(0)
 
-    return _walls.proved("proven", problem, laws, level, max_units, len(SLOPES), bound)
+    return _walls.proved("proven", problem, laws, level, max_units, 2, bound)
 
 
 def _over(question: Problem, law: HalfSpaces, given: Law | None, dimension: int, target: float) -> Tensor:
     if isinstance(given, Gaussian):
         law = _ball(law, given, dimension, target)
-    return relaxed_bound(question, law, torch.tensor([-inf], dtype=torch.float64), SLOPES)
+    free = torch.full((len(question), 2), -inf, dtype=torch.float64)
+    return bounds_of(question, law, free, torch.tensor([False, True]).expand(len(question), -1)).amin(1)
 
 
 def _ball(law: HalfSpaces, given: Gaussian, dimension: int, target: float) -> HalfSpaces:
