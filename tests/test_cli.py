@@ -230,3 +230,10 @@ def test_models_by_name() -> None:
 )
 def test_round_numbers_below(value: float, expected: float) -> None:
     assert round_down(value) == expected
+
+
+def test_an_unforeseen_error_is_no_failed_verification(monkeypatch, capsys):
+    """Its traceback is shown, and the exit code is that of invalid evidence, not of a failed gate."""
+    monkeypatch.setattr("brittle.sources.data.load_data", lambda *a: 1 / 0)
+    assert main(["doctor", "demo:mlp", "sklearn:digits"]) == 2
+    assert "ZeroDivisionError" in capsys.readouterr().err

@@ -1,12 +1,14 @@
 """``brittle``: the command, its exit codes, and what it says when something is wrong.
 
-Exit codes: 0 all is well; 1 a verification failed; 2 the evidence is invalid (a health check stopped it); 3 the command, a
-file or the data cannot be used; 130 interrupted. Nothing here imports torch: ``--help`` answers at once.
+Exit codes: 0 all is well; 1 a verification failed; 2 the evidence is invalid (a health check stopped it, or something
+raised an unforeseen error); 3 the command, a file or the data cannot be used; 130 interrupted. Nothing here imports torch:
+``--help`` answers at once.
 """
 
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -78,8 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{problem}; {'free some space and run the same command again' if full else 'check the path'}", USAGE
         )
     except Exception as problem:
-        if not hasattr(problem, "format_message"):  # of Click, wherever Typer keeps its copy: a usage error
-            raise
+        if not hasattr(problem, "format_message"):  # Click, wherever Typer keeps its copy, has it: a usage error
+            traceback.print_exc()
+            return _say("an error in brittle, in a method from another package, or in the model: no evidence", INVALID)
         context = getattr(problem, "ctx", None)
         hint = f"; see {context.command_path} --help" if context is not None else ""
         return _say(f"{problem.format_message().rstrip('.')}{hint}", USAGE)  # pyright: ignore[reportAttributeAccessIssue]
