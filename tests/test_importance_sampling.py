@@ -170,6 +170,13 @@ def test_line_sampling_sees_every_crossing_of_a_line():
     assert float(answer.estimate) == pytest.approx(float(ndtr(-3.0) - ndtr(-4.0) + ndtr(-6.0)), rel=1e-6)
 
 
+def test_rows_that_no_design_point_follows_are_counted_once():
+    """The second rival has no slope at 0, so no lane, and is the lowest row beyond 3.5: the lines of the first count it too."""
+    logits = lambda x: torch.stack([0 * x[:, 0], x[:, 0] - 3, 5 * (x[:, 0] - 3.2).relu() - 1], 1)
+    problem = bt.Problem(logits, torch.zeros(1, 3, dtype=torch.float64), torch.tensor([0]))
+    assert float(line_sampling(problem, {"x": bt.Gaussian(1.0)}).estimate) == pytest.approx(float(ndtr(-3.0)), rel=1e-6)
+
+
 def test_two_leaves_and_parameters():
     """w x at w = x = 2 with noise on both is no half-space; a sum of noises on x and on the bias is one."""
     problem = half_space(6.0, 2)
