@@ -119,14 +119,14 @@ def settled(total: Tensor, pulled: Pulled) -> Tensor:
     return total - 8 * UNIT * (total.abs() + pulled.constant.abs() + pulled.slack)
 
 
-def check(graph: Graph, parameters: list[str], max_units: int) -> None:
-    """Refuse what rows cannot be pulled back through: unknown operations, moving parameters, too many nonlinear units."""
+def check(graph: Graph, parameters: list[str], max_units: int, instead: str) -> None:
+    """Refuse what rows cannot be pulled back through: unknown operations, moving parameters, too many nonlinear units; and say what to do ``instead``."""
     ops.check(graph)
     if parameters:
-        raise NotCertified(f"parameter leaf {parameters[0]} moves: use ibp")
+        raise NotCertified(f"parameter leaf {parameters[0]} moves: {instead}")
     units = nonlinear_units(graph)
     if units > max_units:
-        raise NotCertified(f"{units} nonlinear units are more than max_units={max_units}: use ibp")
+        raise NotCertified(f"{units} nonlinear units are more than max_units={max_units}: {instead}")
 
 
 def nonlinear_units(graph: Graph) -> int:

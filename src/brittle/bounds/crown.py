@@ -59,7 +59,7 @@ def crown(problem: Problem, *, lower_slope: str = "adaptive", max_units: int = 2
         raise InputError("lower_slope", '"adaptive" or "chord"', repr(lower_slope), "choose one of the two")
     graph = graph_of(problem)
     moved = [leaf for leaf in problem.leaves if problem.parameter_name(leaf) is not None]
-    backward.check(graph, moved, max_units)
+    backward.check(graph, moved, max_units, "use ibp")
     return _concrete.in_turns(problem, backward.entries(graph), lambda part: _bound(part, lower_slope))
 
 
