@@ -132,7 +132,9 @@ def _transposed(state: State, node: Node, rows: Tensor, moving: list[str]) -> di
     }
 
 
-def _through_planes(state: State, node: Node, rows: Tensor, arrived: int, plane: Planes) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+def _through_planes(
+    state: State, node: Node, rows: Tensor, arrived: int, plane: Planes
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     source = node.arguments["input"].name  # type: ignore[union-attr]
     positive = rows.clamp_min(0)
     negative = rows - positive

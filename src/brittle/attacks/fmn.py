@@ -99,10 +99,9 @@ def _next_scale(
 ) -> Tensor:
     """Shrink where the iterate fails, grow where it does not, never beyond the best; before any failure the linear guess."""
     here = sizes(problem, point).double()
-    pull = sum(
-        problem.region[leaf].radius * norms.norm(g, norms.dual(problem.region[leaf].p or 1))
-        for leaf, g in gradient.items()
-    )
+    pull = torch.zeros_like(value)
+    for leaf, g in gradient.items():
+        pull = pull + problem.region[leaf].radius * norms.norm(g, norms.dual(problem.region[leaf].p or 1))
     guess = here + (value.clamp_min(0) / pull.clamp_min(torch.finfo(pull.dtype).tiny)).double().clamp_max(1e6)
     if all(ball.p == 0 for ball in problem.region.values()):
         unit = 1 / max(ball.radius for ball in problem.region.values() if ball.radius > 0)  # one feature more or less
