@@ -188,6 +188,15 @@ def test_random_points_do_not_beat_the_portfolio(effort: str, case: str, p: floa
     assert not finding.doubt, finding.note
 
 
+def test_hlrf_walks_on_where_every_prediction_falls_short() -> None:
+    """margin = 1 - x0 + thin triangle waves in 64 other features: slopes that no step of this length can use. x0 = 1 fails."""
+    wave = lambda v: 0.15 * (v - 0.01 * (v / 0.01).round()).abs().sum(1)
+    module = lambda x: torch.stack([1 - x[:, 0] + wave(x[:, 1:]), 0 * x[:, 0]], 1)
+    x = torch.cat([torch.zeros(1, 1), torch.rand(1, 64, generator=torch.Generator().manual_seed(0))], 1)
+    witness = run("hlrf", bt.Problem(module, x, torch.tensor([0]), bt.Ball(p=2, radius=1.0)), probes=0)
+    assert bool(witness.found) and 1 <= float(witness.size) <= 1.6
+
+
 def test_a_kink_does_not_send_hlrf_from_side_to_side() -> None:
     """margin = 1 - x0 + 0.7 |x1| at (0, 0.1): nearest failure (1, 0), on a kink. Every linearisation alone points elsewhere."""
     module = lambda x: torch.stack([torch.maximum(0.7 * x[:, 1], -0.7 * x[:, 1]) - x[:, 0] + 1, 0 * x[:, 0]], 1)
