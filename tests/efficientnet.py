@@ -52,7 +52,7 @@ def main(questions: list[str]) -> None:
         "linf": lambda: bt.radius(ball(inf), ends="upper", effort="quick"),
         "noise": lambda: bt.probability(ball(2), bt.Gaussian(0.05), ends="lower", draws=50),
         "both": lambda: bt.probability(ball(2), bt.Gaussian(0.02), ends="both", effort="quick", draws=50),
-        "certificate": lambda: bt.margin(ball(inf, 1 / 255), ends="lower", effort="quick"),
+        "certificate": lambda: bt.margin(ball(inf, 1 / 255).take(torch.arange(3)), ends="lower", effort="quick"),
     }
     for name in questions or (*verbs, "doctor"):
         if name == "doctor":

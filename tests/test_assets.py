@@ -97,7 +97,7 @@ def test_efficientnet_noise_probabilities():
 
 @pytest.mark.timeout(600)
 def test_efficientnet_certificates_are_valid_or_said_to_be_missing():
-    """On all 20 images at l-inf 1/255, in the memory of one: a lower end is -inf with a reason, or a proved number that no witness contradicts."""
+    """On three images at l-inf 1/255, in the memory of one: a lower end is -inf with a reason, or a proved number that no witness contradicts."""
     assets.need("imagenet", "efficientnet")
     told = answers("certificate")
     for lower, kind in zip(told["certificate"]["lower"], told["certificate"]["kinds"][0]):
