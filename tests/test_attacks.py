@@ -33,7 +33,7 @@ def run(name: str, problem: bt.Problem, **options: object) -> Witness:
 def brief(name: str) -> dict[str, int]:
     """Few steps, for laws that hold whatever the effort: whichever of these options the attack has."""
     known = inspect.signature(method("attacks", name).function).parameters
-    return {k: v for k, v in {"steps": 10, "restarts": 2 if name in MARGIN else 1}.items() if k in known}
+    return {k: v for k, v in {"steps": 8, "polishing": 2, "restarts": 2 if name in MARGIN else 1}.items() if k in known}
 
 
 @cache
@@ -78,8 +78,12 @@ def check(problem: bt.Problem, witness: Witness, answers: str) -> None:
             assert torch.equal(value[~told], problem.centre[leaf][~told])
 
 
-@pytest.mark.parametrize("region", ["l0", "l1", "l2", "linf", "weights", "joint"])
-@pytest.mark.parametrize("case", [c.name for c in CASES])
+# moving weights cost a pass per example each: two networks, one of them without a hidden layer, are enough for these laws
+COMBINATIONS = [(c.name, region) for c in CASES for region in ("l0", "l1", "l2", "linf")]
+COMBINATIONS += [(case, region) for case in ("affine", "mlp") for region in ("weights", "joint")]
+
+
+@pytest.mark.parametrize("case, region", COMBINATIONS)
 @pytest.mark.parametrize("name", ATTACKS)
 def test_conformance(name: str, case: str, region: str) -> None:
     problem = problem_of(case, region)

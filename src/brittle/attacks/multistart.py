@@ -27,7 +27,13 @@ POLISH = 30  # steps of the last digits
 
 
 def multistart(
-    problem: Problem, *, seed: int = 0, start: Point | None = None, restarts: int = 4, steps: int = 150
+    problem: Problem,
+    *,
+    seed: int = 0,
+    start: Point | None = None,
+    restarts: int = 4,
+    steps: int = 150,
+    polishing: int = POLISH,
 ) -> Witness:
     """Search the point of smallest scale at which the property fails, from several starts.
 
@@ -42,6 +48,7 @@ def multistart(
     start     a point by leaf at which the first run begins (default: the clean point)
     restarts  runs from random points
     steps     of the last descent
+    polishing  steps of the last digits
 
     >>> from torch import nn
     >>> from brittle import Ball, Problem
@@ -52,8 +59,9 @@ def multistart(
     >>> round(float(multistart(problem, restarts=1).size), 4)  # 3 / 5
     0.6
     """
-    if restarts < 0 or steps < 1:
-        raise InputError("multistart", "restarts >= 0 and steps >= 1", (restarts, steps), "correct them")
+    if restarts < 0 or steps < 1 or polishing < 0:
+        given = (restarts, steps, polishing)
+        raise InputError("multistart", "restarts >= 0, steps >= 1 and polishing >= 0", given, "correct them")
     search = searchable(problem)
     with torch.no_grad():
         clean = search.rows()
@@ -68,5 +76,5 @@ def multistart(
         tracker.join(race(search, clean, begin, FROM_RANDOM))
     restart(search, clean, tracker, PROBES, FROM_RANDOM, seed, "multistart")
     follow(search, tracker, tracker.point, None, steps)
-    polish(search, tracker, POLISH)
+    polish(search, tracker, polishing)
     return radius_witness(problem, tracker, "multistart")
