@@ -133,7 +133,7 @@ def race(
     state = {k: v[lane.to(v.device)] for k, v in point.items()}
     row, aim = rows.reshape(-1), clean.gather(1, rows).reshape(-1)
     done, total = 0, sum(steps for _, steps in stages)
-    best = Tracker.of(problem, "radius")
+    best, tracker = Tracker.of(problem, "radius"), Tracker.of(tiled, "radius")
     for stage, (_, steps) in enumerate(stages):
         tracker = Tracker.of(tiled, "radius")
         state, score = _run(tiled, tracker, state, row, aim, range(done, done + steps), total)
