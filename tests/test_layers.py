@@ -14,7 +14,7 @@ LAYERS = {
     1: "region laws spec evidence results network validation problem graph exporting ops intervals planes relaxation backward boundary",
     2: "attacks bounds noise references diagnostics spectra penalties cures checks questions",
     3: "records files store health runs chunks rows findings planning progress verifier _checker training executors studies",
-    4: "report plots panels templates",
+    4: "report study_report plots panels templates",
     5: "cli sources testing",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}

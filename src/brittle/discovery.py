@@ -27,6 +27,7 @@ FAMILIES = {
     "cures": "surgery, normalisation, constrained cells, projections",
     "checks": "is this measurement to be believed",
     "panels": "sections of the report",
+    "studies": "the experiments of a paper, run again",
 }
 EFFORTS = ("quick", "standard", "thorough")
 

@@ -36,9 +36,7 @@ def render(run: Run) -> str:
     values = {
         "title": run.folder.resolve().name,
         "sections": sections,
-        "count": run.plan.count,
-        "models": list(run.models),
-        "effort": run.plan.effort,
+        "subtitle": f"{', '.join(run.models)} · {run.plan.count:,} {'example' if run.plan.count == 1 else 'examples'} · {run.plan.effort} effort",
         "version": run.plan.brittle,
         "style": Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
     }

@@ -19,6 +19,7 @@ from brittle.cli.audit import audit
 from brittle.cli.doctor import doctor
 from brittle.cli.list import list_methods
 from brittle.cli.report import report
+from brittle.cli.reproduce import reproduce
 from brittle.cli.show import show
 from brittle.cli.verify import verify
 from brittle.errors import BracketError, InputError
@@ -38,7 +39,8 @@ app = typer.Typer(
     "Exit codes: 0 fine, 1 verification failed, 2 invalid evidence, 3 usage or input error.",
 )
 for name, command in (
-    ("doctor", doctor), ("audit", audit), ("show", show), ("report", report), ("verify", verify), ("list", list_methods),
+    ("doctor", doctor), ("audit", audit), ("show", show), ("report", report), ("verify", verify), ("reproduce", reproduce),
+    ("list", list_methods),
 ):  # fmt: skip
     app.command(name)(command)
 
