@@ -53,20 +53,33 @@ def mean(law: Law, theta: Tensor) -> Tensor:
     return _radius(law) * shift / (m + shift.square().sum(1, keepdim=True)).sqrt()
 
 
+def base(law: Law, count: int, size: int, generator: torch.Generator) -> Tensor:
+    """(count, m) numbers that :func:`lean` turns into draws: uniform ones for a cube, else standard normals.
+
+    In float32, which is five times cheaper: its steps of 2^-24 move log weights by less than 1e-5, far below any sampling error.
+    """
+    if _is_cube(law):
+        return torch.rand((count, size), generator=generator, dtype=torch.float32)
+    ambient = _ambient(law, size) if _is_round(law) else size
+    return torch.randn((count, ambient), generator=generator, dtype=torch.float32)
+
+
+def lean(law: Law, theta: Tensor, numbers: Tensor) -> Tensor:
+    """(M, D) draws of the law tilted by ``theta`` (D,) from the numbers (M, m) of :func:`base`, in float64."""
+    numbers, size = numbers.to(torch.float64, copy=True), theta.shape[0]
+    if isinstance(law, Gaussian):
+        return numbers.mul_(law.sigma).add_(law.sigma**2 * theta)
+    if _is_cube(law):
+        x = (_radius(law) * theta).abs().clamp_min(1e-30)  # at 1e-30 the formula is the uniform law to the last bit
+        towards = 1 + torch.log1p((1 - numbers) * torch.expm1(-2 * x)) / x
+        return _radius(law) * torch.where(theta < 0, -towards, towards)
+    numbers[:, :size] += _radius(law) / sqrt(_ambient(law, size)) * theta
+    return _radius(law) * numbers[:, :size] / torch.linalg.vector_norm(numbers, dim=1, keepdim=True)
+
+
 def draw(law: Law, theta: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """(count, D) draws of the law tilted by ``theta`` (D,)."""
-    size = theta.shape[0]
-    if isinstance(law, Gaussian):
-        return law.sigma * _normal(count, size, generator) + law.sigma**2 * theta
-    if _is_cube(law):
-        uniform = torch.rand((count, size), generator=generator, dtype=torch.float64)
-        x = (_radius(law) * theta).abs().clamp_min(1e-30)  # at 1e-30 the formula is the uniform law to the last bit
-        towards = 1 + torch.log1p((1 - uniform) * torch.expm1(-2 * x)) / x
-        return _radius(law) * torch.where(theta < 0, -towards, towards)
-    m = _ambient(law, size)
-    ambient = _normal(count, m, generator)
-    ambient[:, :size] += _radius(law) / sqrt(m) * theta
-    return _radius(law) * ambient[:, :size] / torch.linalg.vector_norm(ambient, dim=1, keepdim=True)
+    return lean(law, theta, base(law, count, theta.shape[0], generator))
 
 
 def log_ratio(law: Law, theta: Tensor, delta: Tensor) -> Tensor:
@@ -97,10 +110,6 @@ def _radius(law: Law) -> float:
 def _ambient(law: Law, size: int) -> int:
     """The dimension of the sphere that the law is a projection of."""
     return size if isinstance(law, UniformSphere) else size + 2
-
-
-def _normal(count: int, size: int, generator: torch.Generator) -> Tensor:
-    return torch.randn((count, size), generator=generator, dtype=torch.float64)
 
 
 def _radial(s: Tensor, n: int) -> Tensor:
