@@ -73,7 +73,14 @@ def test_a_changed_source_is_computed_again(tmp_path, monkeypatch):
 def test_processes_give_the_same_cells(tmp_path):
     cells = {f"m{k}": (k, 2) for k in range(3)}
     assert Cells(tmp_path / "a", workers=2).map(_double, cells) == Cells(tmp_path / "b").map(_double, cells)
-    assert Cells(tmp_path / "a").seconds() > 0
+    assert Cells(tmp_path / "a").seconds() > 0 and Cells(tmp_path / "a").processor() >= 0
+
+
+def test_cells_of_several_functions_run_together(tmp_path):
+    CALLS.clear()
+    calls = {"a": (square, 3.0), "b": (_double, 2, 5)}
+    assert Cells(tmp_path).each(calls)["b"] == [10] and Cells(tmp_path).each(calls)["a"]["square"] == 9.0
+    assert Cells(tmp_path)("a", square, 3.0)["square"] == 9.0 and CALLS == [3.0], "the same cell, whoever asks"
 
 
 def _double(k: int, factor: int) -> list[int]:

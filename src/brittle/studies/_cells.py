@@ -36,20 +36,31 @@ class Cells:
 
         ``function`` must be a plain function of a module (it travels to other processes), its arguments plain values.
         """
-        marks = {key: _mark(function, arguments) for key, arguments in cells.items()}
-        missing = [(key, function, tuple(cells[key])) for key in cells if self._read(key, marks[key]) is None]
+        calls = {key: (function, *arguments) for key, arguments in cells.items()}
+        return self.each(calls, what or function.__name__)
+
+    def each(self, calls: Mapping[str, tuple], what: str = "cells") -> dict[str, object]:
+        """As :meth:`map` where every cell has a function of its own: ``{key: (function, *arguments)}``, one pool of workers for all."""
+        marks = {key: _mark(function, arguments) for key, (function, *arguments) in calls.items()}
+        missing = [
+            (key, function, tuple(arguments))
+            for key, (function, *arguments) in calls.items()
+            if self._read(key, marks[key]) is None
+        ]
         run = processes if self.workers > 1 and len(missing) > 1 else local
-        with reporter(
-            len(cells), len(cells) - len(missing), self.show and len(cells) > 1, what or function.__name__
-        ) as advance:
-            for key, result, seconds in run(_compute, missing, workers=self.workers):
-                write_json(self._file(key), {"mark": marks[key], "key": key, "seconds": seconds, "result": result})
+        with reporter(len(calls), len(calls) - len(missing), self.show and len(calls) > 1, what) as advance:
+            for key, result, spent in run(_compute, missing, workers=self.workers):
+                write_json(self._file(key), {"mark": marks[key], "key": key, **spent, "result": result})
                 advance(key)
-        return {key: self._read(key, marks[key])["result"] for key in cells}  # type: ignore[index]
+        return {key: self._read(key, marks[key])["result"] for key in calls}  # type: ignore[index]
 
     def seconds(self) -> float:
         """What all cells of the folder took when they were computed."""
         return sum(facts["seconds"] for facts in self._all())
+
+    def processor(self) -> float:
+        """Seconds of processor of all cells of the folder: what a loaded machine does not change."""
+        return sum(facts.get("processor", facts["seconds"]) for facts in self._all())
 
     def _all(self) -> Iterator[dict]:
         yield from (facts for f in sorted(self.folder.glob("*.json")) if (facts := read_json(f)) is not None)
@@ -70,10 +81,11 @@ def _mark(function: Callable, arguments: Sequence[object]) -> str:
     return digest([function.__module__, function.__qualname__, source, plain(list(arguments))])
 
 
-def _compute(call: Call) -> tuple[str, object, float]:
+def _compute(call: Call) -> tuple[str, object, dict[str, float]]:
     key, function, arguments = call
-    started = time.perf_counter()
-    return key, function(*arguments), time.perf_counter() - started
+    started, processor = time.perf_counter(), time.process_time()
+    result = function(*arguments)
+    return key, result, {"seconds": time.perf_counter() - started, "processor": time.process_time() - processor}
 
 
 def _restored(value: object) -> object:

@@ -25,7 +25,8 @@ def reproduce(
     with locked(folder):
         cells = Cells(folder, workers, show)
         done = study(cells, full=full, seed=seed)
-        settings = {"full": full, "seed": seed, "seconds": round(cells.seconds(), 1), **done.settings}
+        spent = {"seconds": round(cells.seconds(), 1), "processor seconds": round(cells.processor(), 1)}
+        settings = {"full": full, "seed": seed, **spent, **done.settings}
         write_json(folder / RECORD, {"name": name, **done.facts(), "settings": settings})
     return load_study(folder)
 
