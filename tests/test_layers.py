@@ -13,9 +13,9 @@ LAYERS = {
     0: "errors about randomness meter digest norms stats tails linalg discovery",
     1: "region laws spec evidence results network validation problem graph exporting ops intervals planes relaxation backward boundary",
     2: "attacks bounds noise references diagnostics spectra penalties cures checks questions",
-    3: "records files store health runs chunks rows findings planning progress verifier _checker training executors studies",
+    3: "records files store health runs chunks rows findings planning progress verifier _checker training executors studies sources",
     4: "report study_report plots panels templates",
-    5: "cli sources testing",
+    5: "cli testing",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 FAMILIES = set(LAYERS[2].split())

