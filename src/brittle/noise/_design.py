@@ -6,7 +6,7 @@ Fiessler; for a cube it is the same in the geometry of the cube's own large devi
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 import torch
@@ -73,16 +73,39 @@ def search(question: Problem, laws: Mapping[str, Law], steps: int = 6) -> Design
 
 
 def perturbed(question: Problem, example: Tensor, delta: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The points ``clip(centre + delta)`` in the dtype of each leaf; delta by leaf (L, D) for the examples (L,)."""
+    """The points ``clip(centre + delta)`` in the dtype of each leaf; delta by leaf (L, D) for the examples (L,), or (L, M, D) for M points of
+    each, which come out as (L M, ...)."""
     point = {}
     for leaf, change in delta.items():
         centre = question.centre[leaf][example.to(question.device)]
-        moved = (centre.to(torch.float64) + change.reshape(centre.shape).to(centre.device)).to(centre.dtype)
-        if question.region[leaf].low is not None or question.region[leaf].high is not None:
-            low, high = question.region[leaf].range(centre)
-            moved = torch.minimum(torch.maximum(moved, low), high)
-        point[leaf] = moved
+        flat = centre.reshape(len(centre), *[1] * (change.dim() - 2), -1).to(torch.float64)
+        change = change.to(flat.device)
+        moved = torch.empty(change.shape, dtype=centre.dtype, device=flat.device)
+        point[leaf] = settled(question, leaf, torch.add(flat, change, out=moved), centre)  # added in float64, then rounded
     return point
+
+
+def settled(question: Problem, leaf: str, moved: Tensor, like: Tensor) -> Tensor:
+    """Values (..., D) of a leaf in the dtype and shape of ``like`` (L, ...), clipped to the leaf's range."""
+    value = moved.to(like.dtype).reshape(-1, *like.shape[1:])
+    if question.region[leaf].low is None and question.region[leaf].high is None:
+        return value
+    low, high = question.region[leaf].range(value)
+    return torch.minimum(torch.maximum(value, low), high)
+
+
+def rows_at(question: Problem, example: Tensor, point: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Logits and rows of the specification at points of the examples (L,). Inputs that move are not copied first."""
+    if set(point) == set(question.inputs):
+        labels, spec = question.labels[example.to(question.device)], question.spec.take(example)
+        x = point["x"] if isinstance(question.x, Tensor) else {k.removeprefix("x."): v for k, v in point.items()}
+        logits = replace(
+            question, x=x, labels=labels, spec=spec, index=question.index[example], scale=question.scale[example]
+        ).logits()
+        return logits, spec.rows(logits, labels)
+    some = question.take(example)
+    logits = some.logits(point)
+    return logits, some.spec.rows(logits, some.labels)
 
 
 def _first(wide: Problem, laws: Mapping[str, Law], clean: Tensor) -> Design:
@@ -168,15 +191,11 @@ def _onto_the_boundary(wide: Problem, laws: Mapping[str, Law], design: Design, s
     """Scale every tilt so that the row is zero at its mean: the secant method on the scale, kept within a factor 2 of the start."""
     if not len(design.row):
         return design
-    lanes, scale = wide.take(design.example), torch.ones_like(design.beta)
-    old, before = (
-        torch.zeros_like(scale),
-        _row(wide, lanes, design, {k: torch.zeros_like(v) for k, v in design.tilt.items()}),
-    )
+    scale = torch.ones_like(design.beta)
+    old, before = torch.zeros_like(scale), _row(wide, design, {k: torch.zeros_like(v) for k, v in design.tilt.items()})
     for _ in range(steps - 1):
-        now = _row(
-            wide, lanes, design, {k: _tilts.mean(law, scale[:, None] * design.tilt[k]) for k, law in laws.items()}
-        )
+        means = {k: _tilts.mean(law, scale[:, None] * design.tilt[k]) for k, law in laws.items()}
+        now = _row(wide, design, means)
         root = scale - now * (scale - old) / (before - now)
         root = torch.where(root.isfinite(), root, scale).clamp(0.5, 2.0)
         old, before, scale = scale, now, root
@@ -184,11 +203,8 @@ def _onto_the_boundary(wide: Problem, laws: Mapping[str, Law], design: Design, s
     return Design(design.example, design.row, tilt, _beta(laws, tilt))
 
 
-def _row(wide: Problem, lanes: Problem, design: Design, delta: Mapping[str, Tensor]) -> Tensor:
+def _row(wide: Problem, design: Design, delta: Mapping[str, Tensor]) -> Tensor:
     with torch.no_grad():
-        rows = lanes.rows(perturbed(wide, design.example, delta))
-    return (
-        rows.gather(1, design.row.to(rows.device)[:, None])[:, 0]
-        if wide.spec.rank == 1
-        else margin(rows, wide.spec.rank)
-    ).cpu()
+        _, rows = rows_at(wide, design.example, perturbed(wide, design.example, delta))
+    picked = rows.gather(1, design.row.to(rows.device)[:, None])[:, 0]
+    return (picked if wide.spec.rank == 1 else margin(rows, wide.spec.rank)).cpu()

@@ -7,8 +7,9 @@ from math import ceil, inf
 import torch
 from torch import Tensor
 
+from brittle import norms
 from brittle.laws import Gaussian, Law
-from brittle.noise._design import Design, perturbed
+from brittle.noise._design import Design, rows_at, settled
 from brittle.noise._rare import NUMBERS
 from brittle.problem import Problem
 from brittle.randomness import generator
@@ -23,11 +24,12 @@ ROOT = 6  # Illinois steps on each crossing
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """Lines of several lanes: which lane (M,), the unit direction of each lane by leaf (L, D) and the rows that it answers for (L, R)."""
+    """Lines of several lanes: which lane and example (M,), and the rows that each lane answers for (L, R). By leaf: a point of each line
+    (M, D), where its noise is orthogonal to the direction, and one standard deviation along the direction of each lane (L, D)."""
 
     lane: Tensor
     example: Tensor
-    base: dict[str, Tensor]  # (M, D) standard normal, orthogonal to the direction
+    start: dict[str, Tensor]
     direction: dict[str, Tensor]
     rows: Tensor
 
@@ -69,18 +71,22 @@ def cast(
     length = torch.stack([v.square().sum(1) for v in shift.values()]).sum(0).sqrt().clamp_min(1e-300)
     direction = {k: v / length[:, None] for k, v in shift.items()}
     lane = torch.repeat_interleave(torch.arange(len(lines)), torch.tensor(lines, dtype=torch.long))
-    base = {k: [] for k in laws}
-    for i, number in enumerate(lines):
-        at = int(question.index[design.example[i]])
-        normal = {k: torch.randn((number, v.shape[1]), generator=generator(seed, name, k, at, int(design.row[i])), dtype=torch.float64)
-                  for k, v in direction.items()}  # fmt: skip
-        along = torch.stack([normal[k] @ direction[k][i] for k in laws]).sum(0)
-        for k in laws:
-            base[k].append(normal[k] - along[:, None] * direction[k][i])
-    return Bundle(lane, design.example[lane], {k: torch.cat(v) for k, v in base.items()}, direction, own)
+    example, start = design.example[lane], {}
+    normal = {k: torch.empty(len(lane), v.shape[1]) for k, v in direction.items()}  # float32, as all tilted draws
+    for i, rows in enumerate(torch.arange(len(lane)).split(lines)):
+        for k, v in normal.items():
+            source = generator(seed, name, k, int(question.index[design.example[i]]), int(design.row[i]))
+            torch.randn(
+                (len(rows), v.shape[1]), generator=source, out=v[rows[0] : rows[0] + len(rows)] if len(rows) else v[:0]
+            )
+    along = torch.stack([(normal[k] * direction[k][lane]).sum(1) for k in laws]).sum(0)
+    for k, law in laws.items():
+        centre = norms.flat(question.centre[k]).cpu().double()[example]
+        start[k] = centre + _sigma(law) * (normal[k] - along[:, None] * direction[k][lane])
+    return Bundle(lane, example, start, {k: _sigma(law) * direction[k] for k, law in laws.items()}, own)
 
 
-def log_masses(question: Problem, laws: Mapping[str, Law], bundle: Bundle, beta: Tensor) -> Tensor:
+def log_masses(question: Problem, bundle: Bundle, beta: Tensor) -> Tensor:
     """(M,) log of the mass of the failures of the lane's own rows on each line, from a scan and root finding at every crossing."""
     furthest = float(beta.max()) + BEYOND if len(beta) else 0.0
     ends = beta[bundle.lane] + BEYOND
@@ -93,42 +99,42 @@ def log_masses(question: Problem, laws: Mapping[str, Law], bundle: Bundle, beta:
     fresh = torch.ones_like(t, dtype=torch.bool)
     fresh[:, 1:] = t[:, 1:] > t[:, :-1]
     value = torch.zeros_like(t)
-    value[fresh] = _height(question, laws, bundle, every[fresh.reshape(-1)], t[fresh])
+    value[fresh] = _height(question, bundle, every[fresh.reshape(-1)], t[fresh])
     stale = (~fresh).nonzero()
     value[stale[:, 0], stale[:, 1]] = value[stale[:, 0], wanted[stale[:, 0]].long()]
     fails = value <= 0
     line, cell = (fails[:, 1:] != fails[:, :-1]).nonzero().unbind(1)
-    root = _roots(
-        question, laws, bundle, line, t[line, cell], t[line, cell + 1], value[line, cell], value[line, cell + 1]
-    )
+    root = _roots(question, bundle, line, t[line, cell], t[line, cell + 1], value[line, cell], value[line, cell + 1])
     return _mass(fails, line, cell, root)
 
 
 def _mass(fails: Tensor, line: Tensor, cell: Tensor, root: Tensor) -> Tensor:
-    """log of the standard normal mass of the failing intervals of each line; the ends of the scan stand for infinity."""
-    masses = torch.full((len(fails),), -inf, dtype=torch.float64)
-    start = torch.where(fails[:, 0], -inf, inf).to(torch.float64)
-    for i, at in zip(line.tolist(), range(len(line))):  # crossings come sorted by line and cell
-        if fails[i, cell[at] + 1]:
-            start[i] = root[at]
-        else:
-            masses[i] = torch.logaddexp(masses[i], _log_between(start[i], root[at]))
-            start[i] = inf
-    return torch.where(start < inf, torch.logaddexp(masses, torch.special.log_ndtr(-start)), masses)
+    """log of the standard normal mass of the failing intervals of each line; the ends of the scan stand for infinity.
+
+    Crossings come sorted by line and cell, so that each one ends an interval that the one before it on the same line began.
+    """
+    count, before = len(fails), root.roll(1)
+    before[torch.cat([torch.ones(1, dtype=torch.bool), line[1:] != line[:-1]])[: len(line)]] = -inf
+    leaves = ~fails[line, cell + 1]
+    last = torch.full((count,), -inf, dtype=torch.float64).scatter_reduce(0, line, root, "amax")
+    open_ = fails[:, -1]
+    owner = torch.cat([line[leaves], open_.nonzero()[:, 0]])
+    masses = torch.cat([_log_between(before[leaves], root[leaves]), torch.special.log_ndtr(-last[open_])])
+    most = torch.full((count,), -inf, dtype=torch.float64).scatter_reduce(0, owner, masses, "amax")
+    base = torch.where(most > -inf, most, 0.0)
+    return base + torch.zeros_like(base).index_add(0, owner, (masses - base[owner]).exp()).log()
 
 
 def _log_between(low: Tensor, high: Tensor) -> Tensor:
     """log P(low < g < high), by the side on which nothing cancels."""
-    low, high = (-high, -low) if low + high < 0 else (low, high)
-    if low == -inf:
-        return torch.special.log_ndtr(high)
+    mirrored = low + high < 0
+    low, high = torch.where(mirrored, -high, low), torch.where(mirrored, -low, high)
     first, second = torch.special.log_ndtr(-low), torch.special.log_ndtr(-high)
     return first + torch.log1p(-(second - first).exp())
 
 
 def _roots(
     question: Problem,
-    laws: Mapping[str, Law],
     bundle: Bundle,
     line: Tensor,
     low: Tensor,
@@ -141,7 +147,7 @@ def _roots(
     for _ in range(ROOT if len(line) else 0):
         t = high - at_high * (high - low) / (at_high - at_low)
         t = torch.where(t.isfinite() & (t > low) & (t < high), t, (low + high) / 2)
-        value = _height(question, laws, bundle, line, t)
+        value = _height(question, bundle, line, t)
         left = (value <= 0) == (at_low <= 0)  # the crossing lies right of t
         at_high = torch.where(left, torch.where(last > 0, at_high / 2, at_high), value)
         at_low = torch.where(left, value, torch.where(last < 0, at_low / 2, at_low))
@@ -150,23 +156,20 @@ def _roots(
     return high - at_high * (high - low) / torch.where(at_high == at_low, 1.0, at_high - at_low)
 
 
-def _height(question: Problem, laws: Mapping[str, Law], bundle: Bundle, line: Tensor, t: Tensor) -> Tensor:
+def _height(question: Problem, bundle: Bundle, line: Tensor, t: Tensor) -> Tensor:
     """<= 0 exactly where the property fails and one of the lane's own rows is the lowest; continuous in t. -1 for logits not finite."""
-    at_once = max(1, NUMBERS // max(1, sum(v.shape[1] for v in bundle.base.values())))
-    pieces = [
-        _heights(question, laws, bundle, *part) for part in zip(line.split(at_once), t.split(at_once), strict=True)
-    ]
+    at_once = max(1, NUMBERS // max(1, sum(v.shape[1] for v in bundle.start.values())))
+    pieces = [_heights(question, bundle, *part) for part in zip(line.split(at_once), t.split(at_once), strict=True)]
     return torch.cat(pieces)
 
 
-def _heights(question: Problem, laws: Mapping[str, Law], bundle: Bundle, line: Tensor, t: Tensor) -> Tensor:
-    lane = bundle.lane[line]
-    delta = {
-        k: _sigma(law) * (bundle.base[k][line] + t[:, None] * bundle.direction[k][lane]) for k, law in laws.items()
-    }
-    example = bundle.example[line]
+def _heights(question: Problem, bundle: Bundle, line: Tensor, t: Tensor) -> Tensor:
+    lane, example, point = bundle.lane[line], bundle.example[line], {}
+    for k, start in bundle.start.items():
+        moved = torch.addcmul(start[line], t[:, None], bundle.direction[k][lane])
+        point[k] = settled(question, k, moved.to(question.device), question.centre[k][:1])
     with torch.no_grad():
-        rows = question.take(example).rows(perturbed(question, example, delta)).cpu().double()
+        rows = rows_at(question, example, point)[1].cpu().double()
     if question.spec.rank > 1:
         height = margin(rows, question.spec.rank)
     else:

@@ -1,7 +1,7 @@
 """Averages of weighted draws in log space, their intervals, and how far they are to be believed."""
 
 from dataclasses import dataclass
-from math import inf, log, sqrt
+from math import inf, log
 from statistics import NormalDist
 
 import torch
@@ -81,25 +81,32 @@ def pareto_tail(scores: Tensor) -> Tensor:
     >>> [round(float(pareto_tail(u)), 1) for u in (uniform, uniform ** -1.0)]  # the law of 1 / u has index 1
     [-0.7, 0.9]
     """
-    result = torch.full((scores.shape[0],), -inf, dtype=torch.float64)
-    for i, row in enumerate(scores):
-        ordered = row[row > 0].sort().values
-        length = min(len(ordered) // 5, int(1.5 * sqrt(len(ordered))))
-        if length >= 5:
-            result[i] = _fitted(ordered[-length:] - ordered[-length - 1])
+    count = (scores > 0).sum(1)
+    length = torch.minimum(count // 5, (1.5 * count.double().sqrt()).long())
+    result = torch.full((len(scores),), -inf, dtype=torch.float64)
+    at = (length >= 5).nonzero()[:, 0]
+    if len(at):
+        longest = int(length.max())
+        largest = scores[at].topk(longest + 1, 1).values
+        threshold = largest.gather(1, length[at][:, None])
+        result[at] = _fitted(largest[:, :longest] - threshold, length[at])
     return result
 
 
-def _fitted(excess: Tensor) -> float:
-    """Zhang and Stephens' estimate for sorted excesses over a threshold."""
-    n, largest, quartile = len(excess), excess[-1], excess[int(len(excess) / 4 + 0.5) - 1]
-    if not (quartile > 0 and largest > 0):
-        return -inf  # equal scores: no tail at all
-    grid = 30 + int(sqrt(n))
-    at = torch.arange(1, grid + 1, dtype=torch.float64) - 0.5
-    theta = 1 / largest + (1 - (grid / at).sqrt()) / (3 * quartile)
-    k = torch.log1p(-theta[:, None] * excess).mean(1)
-    likelihood = n * ((-theta / k).log() - k - 1)
-    weight = torch.softmax(likelihood.nan_to_num(nan=-inf), 0)
-    best = torch.log1p(-(weight * theta).sum() * excess).mean()
-    return float((n * best + 10 * 0.5) / (n + 10))
+def _fitted(excess: Tensor, length: Tensor) -> Tensor:
+    """Zhang and Stephens' estimate for excesses (N, L) over a threshold, the largest first; ``length`` (N,) of them count."""
+    n, rank = length.double(), torch.arange(excess.shape[1])
+    counts = rank < length[:, None]
+    largest = excess[:, 0]
+    quartile = excess.gather(1, (length - (n / 4 + 0.5).long())[:, None])[:, 0]
+    grid = 30 + n.sqrt().floor()
+    at = torch.arange(1, int(grid.max()) + 1, dtype=torch.float64)
+    theta = 1 / largest[:, None] + (1 - (grid[:, None] / (at - 0.5)).sqrt()) / (3 * quartile[:, None])
+    mean = lambda values: values.masked_fill(~counts, 0.0).sum(1) / n
+    logs = torch.log1p(-theta[:, :, None] * excess[:, None]).masked_fill(~counts[:, None], 0.0)
+    k = logs.sum(2) / n[:, None]
+    likelihood = (n[:, None] * ((-theta / k).log() - k - 1)).nan_to_num(nan=-inf)
+    weight = likelihood.masked_fill(at > grid[:, None], -inf).softmax(1)
+    best = (weight * theta.nan_to_num()).sum(1)
+    index = (n * mean(torch.log1p(-best[:, None] * excess)) + 10 * 0.5) / (n + 10)
+    return torch.where((quartile > 0) & (largest > 0), index, -inf)  # equal scores: no tail at all

@@ -12,7 +12,7 @@ from brittle.about import About
 from brittle.errors import InputError
 from brittle.laws import Law
 from brittle.noise import _lines, _tilts
-from brittle.noise._design import Design, perturbed, search
+from brittle.noise._design import Design, perturbed, rows_at, search
 from brittle.noise._moving import check_level, moving
 from brittle.noise._rare import block, estimated, refused_laws
 from brittle.noise._weights import Average
@@ -151,43 +151,38 @@ def _draw_block(
     seed: int,
     drawn: Drawn,
 ) -> None:
-    samples = drawn.scores.shape[1]
-    own = [(design.example == e).nonzero()[:, 0].tolist() for e in examples.tolist()]
-    most = max(map(len, own))
-    tilt = {k: torch.zeros(len(examples), most + 1, v.shape[1], dtype=torch.float64) for k, v in design.tilt.items()}
-    share = torch.full((len(examples), most + 1), -inf, dtype=torch.float64)
+    samples, lanes = drawn.scores.shape[1], torch.bincount(design.example, minlength=len(question))[examples].tolist()
+    at = 0
+    tilt = {k: torch.zeros(len(examples), max(lanes) + 1, v.shape[1], dtype=torch.float64) for k, v in design.tilt.items()}
+    share = torch.full((len(examples), max(lanes) + 1), -inf, dtype=torch.float64)
     delta = {k: torch.empty(len(examples), samples, v.shape[1], dtype=torch.float64) for k, v in design.tilt.items()}
-    for i, lanes in enumerate(own):
-        numbers = [each[lane] for lane in lanes]
+    for i, own in enumerate(lanes):  # lanes of one example are neighbours, examples in rising order
+        numbers = each[at : at + own]
         numbers.append(samples - sum(numbers))  # the last component is the law itself: tilt 0
-        share[i, : len(lanes)] = torch.tensor(numbers[:-1], dtype=torch.float64).div(samples).log()
-        share[i, -1] = log(numbers[-1] / samples)
+        share[i, [*range(own), -1]] = torch.tensor(numbers, dtype=torch.float64).div(samples).log()
         for k, law in laws.items():
-            tilt[k][i, : len(lanes)] = design.tilt[k][lanes]
-            at = int(question.index[examples[i]])
-            parts = [_tilts.draw(law, tilt[k][i, slot], n, generator(seed, "importance_sampling", k, at, slot))
-                     for slot, n in zip([*range(len(lanes)), -1], numbers, strict=True)]  # fmt: skip
-            delta[k][i] = torch.cat(parts)
+            tilt[k][i, :own] = design.tilt[k][at : at + own]
+            source = generator(seed, "importance_sampling", k, int(question.index[examples[i]]))
+            block = _tilts.base(law, samples, tilt[k].shape[2], source).split(numbers)
+            torch.cat([_tilts.lean(law, tilt[k][i, n if n < own else -1], part) for n, part in enumerate(block)], out=delta[k][i])  # fmt: skip
+        at += own
     ratio = torch.stack([_tilts.log_ratio(law, tilt[k], delta[k]) for k, law in laws.items()]).sum(0)
     ratio[:, -1] = 0.0  # the law over itself, to the last bit
     weight = -(share[:, :, None] + ratio).logsumexp(1)
     failed, lowest = judged(question, examples, delta)
     scores = torch.where(failed, weight, -inf)
     drawn.scores[examples] = scores
-    for row in range(drawn.by_row.shape[1]):
-        drawn.by_row[examples, row] = torch.where(lowest == row, scores, -inf).logsumexp(1) - log(samples)
+    most = scores.amax(1, keepdim=True).clamp_min(-1e300)
+    by_row = torch.zeros(len(examples), drawn.by_row.shape[1], dtype=torch.float64)
+    drawn.by_row[examples] = by_row.scatter_add_(1, lowest, (scores - most).exp()).log() + most - log(samples)
 
 
 def judged(question: Problem, examples: Tensor, delta: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """For noise (B, M, D) by leaf on the examples (B,): which draws break the property (B, M), and the lowest row of each."""
     shape = next(iter(delta.values())).shape[:2]
-    lane = examples.repeat_interleave(shape[1])
-    repeated = question.take(lane)
     with torch.no_grad():
-        logits = repeated.logits(perturbed(question, lane, {k: v.reshape(-1, v.shape[2]) for k, v in delta.items()}))
-    rows = repeated.spec.rows(logits, repeated.labels)
-    broken = ~logits.isfinite().all(1)
-    failed = (margin(rows, repeated.spec.rank) <= 0) | broken
+        logits, rows = rows_at(question, examples.repeat_interleave(shape[1]), perturbed(question, examples, delta))
+    failed = (margin(rows, question.spec.rank) <= 0) | ~logits.isfinite().all(1)
     return failed.cpu().reshape(shape), rows.nan_to_num(nan=-inf).argmin(1).cpu().reshape(shape)
 
 
@@ -228,7 +223,7 @@ def _disagreement(
     own = _lines.own_rows(design, drawn.by_row.shape[1], len(question), question.spec.rank)[main]
     chosen = design.take(main)
     bundle = _lines.cast(question, laws, chosen, own, [lines] * len(main), seed, "importance_sampling lines")
-    by_lines = Average.of(_lines.log_masses(question, laws, bundle, chosen.beta).reshape(len(main), lines))
+    by_lines = Average.of(_lines.log_masses(question, bundle, chosen.beta).reshape(len(main), lines))
     weighed = drawn.by_row[examples].masked_fill(~own, -inf).logsumexp(1)
     error = (by_lines.relative.square() + average.relative[examples].square()).sqrt()
     return ((by_lines.log_mean - weighed).abs() / error).nan_to_num(nan=inf).tolist()

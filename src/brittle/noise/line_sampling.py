@@ -96,7 +96,7 @@ def _sampled(question: Problem, laws: Mapping[str, Law], design: Design, width: 
         at = torch.isin(design.example, examples).nonzero()[:, 0]
         some, numbers = design.take(at), [each[i] for i in at.tolist()]
         bundle = _lines.cast(question, laws, some, own[at], numbers, seed, "line_sampling")
-        masses = _lines.log_masses(question, laws, bundle, some.beta).split(numbers)
+        masses = _lines.log_masses(question, bundle, some.beta).split(numbers)
         for example in examples.tolist():
             lanes = (some.example == example).nonzero()[:, 0].tolist()
             _add(result, example, [Average.of(masses[lane][None]) for lane in lanes])
