@@ -1,5 +1,7 @@
 """Why is the network brittle? One diagnostic by name."""
 
+import inspect
+
 from brittle.discovery import check_options, method
 from brittle.problem import Problem
 from brittle.results import Finding
@@ -13,4 +15,8 @@ def diagnose(problem: Problem, name: str, *, seed: int = 0, **options: object) -
     """
     found = method("diagnostics", name)
     check_options(found.function, options)
+    if "attack" in inspect.signature(found.function).parameters and "attack" not in options:
+        options["attack"] = method(
+            "attacks", "apgd"
+        )  # families do not import each other: an attack arrives as an argument
     return found(problem, seed=seed, **options)
