@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import polars
 import pytest
 
+import brittle as bt
 from brittle import __version__
 from brittle.cli import _grammar
 from brittle.cli._brackets import round_down
@@ -204,6 +205,13 @@ def test_noise_laws() -> None:
     assert facts["c"]["fc.bias"]["law"] == "UniformSphere" and facts["c"]["fc.bias"]["p"] == 2
 
 
+def test_noise_laws_by_their_everyday_names() -> None:
+    laws = _grammar.laws(["a=cube:8/255", "b=l1ball:2", "c=replace:3", "d=replace:3@fc.bias"], (-1.0, 2.0))
+    facts = [law.facts() for by in laws.values() for law in by.values()]
+    assert facts[:2] == [bt.UniformCube(8 / 255).facts(), bt.UniformBall(2.0, p=1).facts()]
+    assert facts[2:] == [bt.Replace(3, -1.0, 2.0).facts(), bt.Replace(3).facts()], "the range is that of the inputs"
+
+
 @pytest.mark.parametrize(
     "text", ["l2", "=2:1", "l2=3:1", "l2=2", "l2=2:x", "l2=2:1/0", "l2=2:1,2:1", "l2=2:-1", "l2=2:inf"]
 )
@@ -212,7 +220,10 @@ def test_regions_that_cannot_be_read(text: str) -> None:
         _grammar.regions([text], (None, None))
 
 
-@pytest.mark.parametrize("text", ["a=gaussian", "a=gaussian:0", "a=ball:1:0", "a=salt:1", "a=gaussian:1:clipped"])
+@pytest.mark.parametrize(
+    "text",
+    ["a=gaussian", "a=gaussian:0", "a=ball:1:0", "a=salt:1", "a=gaussian:1:clipped", "a=replace:1/2", "a=cube:0"],
+)
 def test_noise_that_cannot_be_read(text: str) -> None:
     with pytest.raises(InputError):
         _grammar.laws([text], (None, None))

@@ -13,6 +13,7 @@ import brittle as bt
 from brittle import tails
 from brittle.digest import state_digest
 from brittle.discovery import methods
+from brittle.laws import Law
 from brittle.noise.covering import covering
 from brittle.noise.monte_carlo import monte_carlo
 from half_spaces import LAWS, tail
@@ -320,10 +321,9 @@ def test_out_of_reach_is_a_status():
         "not certified: no row for sort",
     )
 
-    class Unbounded:
+    class Unbounded(Law):
         clip = None
         support = lambda self: (2, inf)
-        draws = facts = None
 
     status = covering(half_space(1.0), {"x": Unbounded()}, certify=exact_half_space).status
     assert "no tail is known for the law Unbounded" in status[0]

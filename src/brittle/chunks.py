@@ -145,4 +145,6 @@ def _outputs(job: Job, network: Network, at: Tensor) -> int:
 def _examine(job: Job, model: str, at: Tensor) -> None:
     problem = job.problem(model, at)
     for question, name in job.plan.questions():
-        problem.within(job.move(question, name))
+        moved = problem.within(job.move(question, name))
+        for leaf, law in job.laws.get(name, {}).items():
+            law.check(leaf, tuple(moved.centre[leaf].shape[1:]))

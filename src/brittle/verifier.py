@@ -383,14 +383,10 @@ def _region(facts: Mapping[str, Mapping], given: Ball | Region | None) -> dict[s
 
 
 def _law(facts: Mapping[str, object]) -> noise_laws.Law:
-    known = {name: getattr(noise_laws, name) for name in ("Gaussian", "UniformBall", "UniformSphere")}
-    options = {k: v for k, v in facts.items() if k != "law"}
-    if facts["law"] not in known:
-        raise Unknown(f"law {facts['law']}")
-    options["clip"] = None if options.get("clip") is None else tuple(map(float, options["clip"]))  # type: ignore[arg-type]
-    if "p" in options:
-        options["p"] = float(options["p"])  # type: ignore[arg-type]
-    return known[facts["law"]](**options)  # type: ignore[index]
+    law = noise_laws.from_facts(facts)
+    if law is None:
+        raise Unknown(f"the record does not hold all of the law {facts['law']}")
+    return law
 
 
 def _specification(facts: Mapping[str, Any]) -> Specification | None:

@@ -1,10 +1,11 @@
 """What is typed after --region and --noise, read into balls and laws.
 
     --region NAME=P:RADIUS[@LEAF][,P:RADIUS@LEAF ...]      l2=2:1     eps=inf:8/255     joint=inf:0.03,inf:0.002@fc1.weight
-    --noise  NAME=gaussian:SIGMA | ball:RADIUS[:P] | sphere:RADIUS[:P], each [:clipped][@LEAF]      rain=gaussian:0.1
+    --noise  NAME=LAW[:clipped][@LEAF][,LAW@LEAF ...]                      rain=gaussian:0.1
+             gaussian:SIGMA  ball:RADIUS[:P]  sphere:RADIUS[:P]  cube:RADIUS  l1ball:RADIUS  replace:K
 
 P is 0, 1, 2 or inf; numbers may be fractions. A leaf is x (the input, the default), x.NAME or a parameter by its own name.
-``--low`` and ``--high`` are the valid range of the inputs; ``clipped`` cuts the noise off at them.
+``--low`` and ``--high`` are the valid range of the inputs; ``clipped`` cuts the noise off at them, ``replace`` draws new values from it (0 to 1 without).
 """
 
 import re
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from brittle.region import Ball
 
 Range = tuple[float | None, float | None]
+KINDS = "gaussian:SIGMA, ball:RADIUS:P, sphere:RADIUS:P, cube:RADIUS, l1ball:RADIUS or replace:K"
 
 
 def number(text: str, what: str) -> float:
@@ -94,27 +96,38 @@ def _region(body: str, limits: Range) -> "dict[str, Ball]":
 
 
 def _law(part: str, limits: Range) -> "tuple[str, Law]":
-    from brittle.laws import Gaussian, UniformBall, UniformSphere
-
     text, _, leaf = part.partition("@")
     words = text.split(":")
     clipped = words[-1] == "clipped"
-    kind, *rest = words[:-1] if clipped else words
-    if kind == "gaussian" and len(rest) == 1:
-        law: Law = Gaussian(number(rest[0], "sigma"))
-    elif kind in ("ball", "sphere") and len(rest) in (1, 2):
-        make = UniformBall if kind == "ball" else UniformSphere
-        law = make(number(rest[0], "radius"), _norm(rest[1], (1, 2, inf)) if rest[1:] else 2)
-    else:
-        raise InputError(
-            "--noise", "gaussian:SIGMA, ball:RADIUS:P or sphere:RADIUS:P", repr(part), "write for example gaussian:0.1"
-        )
+    law = _kind(words[:-1] if clipped else words, limits if _is_input(leaf or "x") else (None, None))
+    if law is None:
+        raise InputError("--noise", KINDS, repr(part), "write for example gaussian:0.1")
     if not clipped:
         return leaf or "x", law
     low, high = limits
     if low is None or high is None:
         raise InputError("--noise", "--low and --high for clipped noise", repr(part), "give both")
     return leaf or "x", law.clipped(low, high)
+
+
+def _kind(words: list[str], limits: Range) -> "Law | None":
+    """The law that the words name; None where they name none."""
+    from brittle.laws import Gaussian, Replace, UniformBall, UniformSphere
+
+    kind, *rest = words
+    if kind in ("ball", "sphere") and len(rest) in (1, 2):
+        make = UniformBall if kind == "ball" else UniformSphere
+        return make(number(rest[0], "radius"), _norm(rest[1], (1, 2, inf)) if rest[1:] else 2)
+    if len(rest) != 1:
+        return None
+    if kind == "replace":
+        low, high = limits
+        whole = number(rest[0], "number of coordinates")
+        k = int(whole) if whole == int(whole) else whole
+        return Replace(k, 0.0 if low is None else low, 1.0 if high is None else high)  # type: ignore[arg-type]
+    if kind in ("cube", "l1ball"):
+        return UniformBall(number(rest[0], "radius"), inf if kind == "cube" else 1)
+    return Gaussian(number(rest[0], "sigma")) if kind == "gaussian" else None
 
 
 def _norm(text: str, known: tuple[float, ...]) -> float:

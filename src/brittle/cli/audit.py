@@ -55,7 +55,8 @@ def audit(
 
     Without --region and --noise the distance to the nearest failure is asked for in l2 and l-infinity. A leaf after @ is x
     (the input), x.NAME (a keyword input) or a parameter by its own name; commas join leaves that move together: joint=inf:0.03,inf:0.002@fc1.weight. Noise is
-    gaussian:SIGMA, ball:RADIUS:P or sphere:RADIUS:P; with :clipped it is cut off at --low and --high.
+    gaussian:SIGMA, ball:RADIUS:P, sphere:RADIUS:P, cube:RADIUS, l1ball:RADIUS or replace:K (K coordinates get new values); with :clipped it is cut off
+    at --low and --high.
     Run the same command again to go on where it was interrupted. The last line printed is the run folder.
     """
     from brittle.cli._grammar import laws, regions, valid_range

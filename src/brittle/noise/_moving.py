@@ -16,14 +16,17 @@ def moving(
     """The same question with the leaves of ``laws`` as its region, at scale 1; the region it came with is put aside.
 
     cover : (p, radius) of a ball per leaf; default radius 0, for a method that only needs centres and ranges. The range
-    of a leaf is the clip of its law, so a clean point outside the clip is refused.
+    of a leaf is the clip of its law, so a clean point outside the clip is refused; so is a law that does not fit its leaf.
     """
     balls = {}
     for leaf, law in laws.items():
         p, radius = (2, 0.0) if cover is None else cover[leaf]
         low, high = (None, None) if law.clip is None else law.clip
         balls[leaf] = Ball(p, radius, low, high)
-    return problem.within(balls)
+    question = problem.within(balls)
+    for leaf, value in question.centre.items():
+        laws[leaf].check(leaf, shape(value))
+    return question
 
 
 def sizes(problem: Problem) -> dict[str, int]:

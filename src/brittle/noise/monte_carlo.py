@@ -9,7 +9,7 @@ from brittle import meter
 from brittle.about import About
 from brittle.errors import InputError
 from brittle.laws import Law
-from brittle.noise._moving import check_level, moving, shape
+from brittle.noise._moving import check_level, moving
 from brittle.problem import Problem
 from brittle.randomness import generator
 from brittle.results import Bracket, Cost, Ends
@@ -103,8 +103,7 @@ def _points(
         for leaf, law in laws.items():
             source = generator(seed, "monte_carlo", leaf, int(one.index[0]), start)
             centre = one.centre[leaf]
-            noise = law.draws(rows, shape(centre), source)[:wanted].to(centre.device)
-            moved = (centre.to(torch.float64) + noise).to(centre.dtype)
+            moved = law.perturb(centre[0], rows, source)[:wanted].to(centre)
             low, high = question.region[leaf].range(centre)
             inside = torch.minimum(torch.maximum(moved, low), high)
             clipped[leaf] += float((inside != moved).double().mean()) * wanted

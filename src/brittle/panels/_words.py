@@ -37,9 +37,20 @@ def law(facts: Mapping) -> str:
 
     >>> law({"law": "Gaussian", "sigma": 0.1, "clip": None})
     'Gaussian, standard deviation 0.1'
+    >>> law({"law": "Replace", "k": 3, "low": 0.0, "high": 1.0, "clip": None})
+    '3 coordinates replaced by uniform values of 0 … 1'
     """
     clip = facts.get("clip")
     clipped = f", clipped to {number(clip[0])} … {number(clip[1])}" if clip else ""
+    if facts.get("law") == "Gaussian" and "covariance" in facts:
+        return f"Gaussian, with a covariance matrix{clipped}"
+    if facts.get("law") == "Gaussian" and isinstance(facts.get("sigma"), Mapping):
+        return f"Gaussian, a standard deviation per feature{clipped}"
+    if facts.get("law") == "Replace":
+        values = f"{number(facts.get('low'))} … {number(facts.get('high'))}"
+        return f"{facts.get('k')} coordinates replaced by uniform values of {values}{clipped}"
+    if facts.get("law") == "Sampler":
+        return f"{facts.get('name')}, a sampler{clipped}"
     if facts.get("law") == "Gaussian":
         return f"Gaussian, standard deviation {number(facts.get('sigma'))}{clipped}"
     where = {"UniformBall": "uniform in the", "UniformSphere": "uniform on the sphere of the"}

@@ -106,7 +106,7 @@ def typical_size(run, leaves, by_leaf) -> float | None:
     if law.get("law") in ("UniformBall", "UniformSphere") and str(law.get("p")) == str(ball.get("p")):
         return float(law["radius"])
     shape = run.plan.data.get("inputs", {}).get(leaf, {}).get("shape")
-    if law.get("law") == "Gaussian" and ball.get("p") == 2 and shape and not law.get("clip"):
+    if isinstance(law.get("sigma"), float | int) and ball.get("p") == 2 and shape and not law.get("clip"):
         return float(law["sigma"]) * sqrt(prod(shape))
     return None
 
