@@ -37,6 +37,16 @@ class Network:
         self.wide = False  # everything is evaluated in float64
         self._seal: str | None = None
 
+    @staticmethod
+    def live(module: nn.Module) -> "Network":
+        """The module itself in place of its quiet copy, in whatever mode it is: what is computed through it reaches its parameters.
+
+        For training only: penalties are functions of a problem that holds one.
+        """
+        network = Network(module)
+        network._quiet = module
+        return network
+
     def __getstate__(self) -> dict:
         return {"original": self.original, "wide": self.wide}
 
