@@ -32,6 +32,7 @@ _HOME = {
     "accuracy": "questions.accuracy",
     "probability": "questions.probability",
     "tolerated_noise": "questions.tolerated_noise",
+    "optimum": "questions.optimum",
     "diagnose": "questions.diagnose",
     "doctor": "health",
     "audit": "runs",
