@@ -62,6 +62,8 @@ def calls(linear, x, labels):
         "probability": lambda: bt.probability(problem, bt.Gaussian(0.1), draws=20, **quick),
         "tolerated_noise": lambda: bt.tolerated_noise(problem, bt.Gaussian(0.1), points=8, **quick),
         "optimum": lambda: bt.optimum(torch.eye(3), torch.arange(3)),
+        "Subspace": lambda: bt.Subspace.span(x),
+        "surgery": lambda: bt.surgery(linear, bt.Subspace.span(x[:1])),
         "diagnose": lambda: bt.diagnose(problem, "rank_profile"),
         "doctor": lambda: bt.doctor(linear, x, labels),
         "audit": run,

@@ -34,6 +34,8 @@ _HOME = {
     "tolerated_noise": "questions.tolerated_noise",
     "optimum": "questions.optimum",
     "diagnose": "questions.diagnose",
+    "Subspace": "subspace",
+    "surgery": "cures.surgery",
     "doctor": "health",
     "audit": "runs",
     "load_run": "store",

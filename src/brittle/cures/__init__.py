@@ -1,0 +1,1 @@
+"""Repairs without training: from a module to a new module, one per file."""
