@@ -1,4 +1,7 @@
-"""Exact binomial intervals and the union bound."""
+"""Exact binomial intervals, for a number of draws fixed in advance or not, and the union bound."""
+
+from collections.abc import Callable
+from math import log
 
 import torch
 from torch import Tensor
@@ -41,6 +44,55 @@ def binomial_upper(failures: Tensor, draws: int | Tensor, tail: float) -> Tensor
     k, n = _counts(failures, draws)
     value = torch.as_tensor(betaincinv((k + 1).numpy(), (n - k).clamp_min(1).numpy(), 1 - tail), dtype=torch.float64)
     return torch.where(k == n, 1.0, value)
+
+
+def log_mixture(failures: Tensor, draws: int | Tensor, p: Tensor, around: float) -> Tensor:
+    """log of ``M_n(p) = integral of theta^k (1 - theta)^(n-k) over Beta(a, b) / (p^k (1 - p)^(n-k))``, a = 1/2, b = a (1 - around) / around.
+
+    If p is the truth, M_n is a non-negative martingale in n that starts at 1, whatever the prior, and P(M_n >= 1 / tail for some n) <= tail
+    (Ville 1939; as a confidence sequence: Robbins, Annals of Mathematical Statistics 41, 1970).
+
+    >>> two = log_mixture(torch.tensor([0, 1, 2]), 2, torch.full((3,), 0.3).double(), 0.5).exp()
+    >>> round(float((torch.tensor([0.49, 0.42, 0.09]) * two).sum()), 6)  # its mean over the outcomes
+    1.0
+    """
+    from scipy.special import betaln, xlog1py, xlogy  # element by element: the batch does not show in the last bit
+
+    k, n = (v.numpy() for v in _counts(failures, draws))
+    a, b, at = 0.5, 0.5 * (1 - around) / around, p.numpy()
+    return torch.as_tensor(betaln(a + k, b + n - k) - betaln(a, b) - xlogy(k, at) - xlog1py(n - k, -at))
+
+
+def confidence_sequence(
+    failures: Tensor, draws: int | Tensor, tail: float, around: float = 0.5
+) -> tuple[Tensor, Tensor]:
+    """Limits for a binomial probability that hold at every number of draws at once: stop whenever you like.
+
+    All p at which the martingale of :func:`log_mixture` stays below 1 / tail. Guarantee: ``P(lower > p for some n) <= tail``, and the same for
+    the upper limit. ``around`` is where the limits shall be tightest, chosen before the draws; at zero failures the upper one is then about
+    ``(ln(1 / tail) + ln(1 + 2 n around) / 2) / n``, where a number of draws fixed in advance gives ``ln(1 / tail) / n``.
+
+    failures : (N,) counts; draws : how many so far. Returns lower, upper of shape (N,), float64.
+
+    >>> lower, upper = confidence_sequence(torch.tensor([0]), 1000, 0.025, around=0.01)
+    >>> float(lower), round(float(upper), 4)
+    (0.0, 0.0052)
+    """
+    k, n = _counts(failures, draws)
+    limit = -log(tail) + 1e-9 + 4e-14 * n  # what rounding may take: n ln n / 2^52 for any n that can be drawn
+    outside = lambda p: log_mixture(k, n, p, around) >= limit
+    best = torch.where(n > 0, k / n.clamp_min(1), 0.5)
+    lower = torch.where(k == 0, 0.0, _edge(outside, torch.zeros_like(best), best))
+    return lower, torch.where(k == n, 1.0, _edge(outside, torch.ones_like(best), best))
+
+
+def _edge(outside: Callable[[Tensor], Tensor], out: Tensor, inside: Tensor) -> Tensor:
+    """The outer side of where ``outside`` begins between two points, by bisection; always as many steps, so that the batch does not show."""
+    for _ in range(64):
+        middle = (out + inside) / 2
+        gone = outside(middle)
+        out, inside = torch.where(gone, middle, out), torch.where(gone, inside, middle)
+    return out
 
 
 def union_confidence(*confidences: float) -> float:
