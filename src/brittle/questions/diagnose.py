@@ -1,7 +1,5 @@
 """Why is the network brittle? One diagnostic by name."""
 
-import inspect
-
 from brittle.discovery import check_options, method
 from brittle.problem import Problem
 from brittle.results import Finding
@@ -10,13 +8,22 @@ from brittle.results import Finding
 def diagnose(problem: Problem, name: str, *, seed: int = 0, **options: object) -> Finding:
     """The Finding of the diagnostic ``name``: columns with one value per example (or per layer), and one plain sentence.
 
+    An explanation, never a proof: what a column means and what it costs is told by the diagnostic's own docstring. An audit
+    runs those that declare an effort, on the first 64 examples and without options.
+
     options : of that diagnostic; ``brittle list diagnostics`` names them all, their docstrings say what they take.
     Errors: InputError for an unknown diagnostic or option, naming those that there are.
+
+    >>> import torch
+    >>> from brittle import Ball
+    >>> linear = torch.nn.Linear(2, 2)
+    >>> with torch.no_grad():
+    ...     _ = linear.weight.copy_(torch.tensor([[3.0, -4.0], [0.0, 0.0]])), linear.bias.zero_()
+    >>> problem = Problem(linear, torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1]), Ball(p=2, radius=1.0))
+    >>> found = diagnose(problem, "compression")
+    >>> found.columns["predicted_radius"].tolist(), found.columns["status"]  # 6 / 5 and 4 / 5
+    ([1.2, 0.8], ['ok', 'ok'])
     """
     found = method("diagnostics", name)
     check_options(found.function, options)
-    if "attack" in inspect.signature(found.function).parameters and "attack" not in options:
-        options["attack"] = method(
-            "attacks", "apgd"
-        )  # families do not import each other: an attack arrives as an argument
     return found(problem, seed=seed, **options)
