@@ -153,6 +153,7 @@ def test_cube_noise_against_the_exact_convolution(n, t):
 
 def test_line_sampling_is_exact_on_half_spaces_and_slabs():
     answer = line_sampling(half_space(6.0, 10), {"x": bt.Gaussian(1.0)})
+    assert answer.diagnostics["lines_failing"] >= 100 and float(answer.diagnostics["effective_size"]) > 99
     assert float(answer.estimate) == pytest.approx(float(ndtr(-6.0)), rel=1e-6)
     both = line_sampling(slab(4.0, 4.5), {"x": bt.Gaussian(1.0)})
     assert float(both.estimate) == pytest.approx(float(ndtr(-4.0) + ndtr(-4.5)), rel=1e-6)
@@ -249,6 +250,11 @@ def test_pareto_index_and_average():
     assert float(average.log_mean.exp()) == pytest.approx(1.0) and average.hits == 3 and average.share == 0.5
     assert float(average.size) == pytest.approx(16 / 6)
     assert float(average.relative) == pytest.approx(sqrt(float(scores.var()) / 4 + 0.25))
+    wild = Average.of((u**-0.65).log())  # no variance: the error falls like n^(k - 1)
+    parts = (u**-0.65) / (u**-0.65).sum(1, keepdim=True)
+    plain = ((parts.square().sum(1) - 1 / 20_000) + wild.share.square()).sqrt()
+    assert bool((wild.tail > 0.5).all())
+    assert (wild.relative / plain).tolist() == pytest.approx((20_000 ** (wild.tail - 0.5)).tolist(), rel=1e-3)
     heavy = Average.of(torch.cat([torch.zeros(1, 99), torch.full((1, 1), 5.0)], 1).double())
     assert "one draw makes" in heavy.objection()[0]
 

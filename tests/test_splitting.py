@@ -1,6 +1,6 @@
 """Adaptive multilevel splitting: every law of the package, no gradients, modes that gradients miss, refusals."""
 
-from math import inf, sqrt
+from math import inf, log, sqrt
 
 import pytest
 import torch
@@ -104,6 +104,16 @@ def test_what_cannot_be_estimated_is_said():
     for options in ({"particles": 3}, {"replicas": 1}, {"moves": 0}, {"levels": 0}):
         with pytest.raises(bt.InputError):
             splitting(half_space(1.0), laws, **options)
+
+
+def test_copies_that_did_not_move_widen_the_interval():
+    """With one move per level some copies stay where they were born: fewer different particles, a larger error than the ideal one."""
+    problem, laws = half_space(3.0, 3), {"x": bt.Gaussian(1.0)}
+    lazy, lively = (splitting(problem, laws, particles=100, moves=m) for m in (1, 15))
+    assert 50 <= float(lazy.diagnostics["distinct"]) < float(lively.diagnostics["distinct"]) <= 100
+    logs = torch.full((1, 5), -7.0, dtype=torch.float64)  # replicas that agree to the last bit
+    few, many = (file._spread(logs, logs[:, 0], torch.tensor([float(n)])) for n in (25, 100))
+    assert float(many) == pytest.approx(sqrt(7 / (log(2) * 500))) and float(few / many) == pytest.approx(2)
 
 
 def test_examples_do_not_steer_each_other():

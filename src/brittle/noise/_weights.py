@@ -10,6 +10,7 @@ from torch import Tensor
 FLOOR = log(1e-300)  # smaller probabilities are said to be below it
 SHARE = 0.25  # an estimate that owes more than this to one draw is refused (folklore)
 TAIL = 0.7  # Vehtari, Simpson, Gelman, Yao, Gabry (JMLR 2024): beyond it the error of an average of weights is not to be trusted
+WILD = 0.5  # beyond this index the scores have no variance, and their mean errs like a stable law
 FEWEST = 20  # failures seen at least (folklore): with fewer the standard error is itself a guess
 
 
@@ -17,7 +18,8 @@ FEWEST = 20  # failures seen at least (folklore): with fewer the standard error 
 class Average:
     """``log_mean`` of (N, M) non-negative scores given by logarithms, and what is known about it; all (N,) float64.
 
-    relative  standard error over mean, widened by the largest share: one more draw like the heaviest is always possible
+    relative  standard error over mean, widened by the largest share, since one more draw like the heaviest is always possible, and for a tail
+              index k > 1/2 by hits^(k - 1/2): averages of n scores without a variance err like n^(k - 1), not like n^(-1/2)
     size      effective sample size among the scores that are not zero
     share     of the heaviest score in the sum
     tail      Pareto index of the scores: moments above 1 / tail do not exist
@@ -39,14 +41,15 @@ class Average:
         parts = torch.where(known[:, None], (scores - total[:, None]).exp(), 0.0)  # shares of the sum
         squares = parts.square().sum(1)
         variance = (squares - 1 / count).clamp_min(0) * count / max(1, count - 1)
-        share = parts.amax(1)
+        share, tail, hits = parts.amax(1), pareto_tail(parts), (scores > -inf).sum(1).double()
+        wider = hits.clamp_min(1) ** (tail.clamp(WILD, 1.0) - WILD)
         return Average(
             total - log(count),
-            torch.where(known, (variance + share.square()).sqrt(), inf),
+            torch.where(known, wider * (variance + share.square()).sqrt(), inf),
             torch.where(known, 1 / squares.clamp_min(1e-300), 0.0),
             share,
-            pareto_tail(parts),
-            (scores > -inf).sum(1).double(),
+            tail,
+            hits,
         )
 
     def interval(self, level: float) -> Tensor:

@@ -42,6 +42,7 @@ def line_sampling(
 
     laws   Gaussian on every leaf, with or without a clip; others are refused by status
     lines  per example, at least 30
+    Returns ``diagnostics``: effective_size, largest_share, pareto_tail, lines_failing, relative_error, design_distance (N,).
     Errors: InputError for an unknown leaf, a clean point outside the clip, too few lines, a level outside (0, 1).
 
     >>> from brittle.laws import Gaussian
@@ -74,8 +75,11 @@ def line_sampling(
         "misclassified" if bad else w and f"not estimated: {w}" for bad, w in zip(clean.tolist(), words, strict=True)
     )
     diagnostics = {
-        "relative_error": found.relative,
+        "effective_size": found.size,
         "largest_share": found.share,
+        "pareto_tail": found.tail,
+        "lines_failing": found.hits,
+        "relative_error": found.relative,
         "design_distance": design.nearest(count),
     }
     cost = Cost(passes.forward / count, passes.backward / count, passes.seconds)

@@ -45,7 +45,7 @@ def splitting(
     The half of the particles with the largest margins is replaced by copies of the others, which move by preconditioned Crank-Nicolson steps
     ``g' = sqrt(1 - s^2) g + s xi`` that are accepted while the margin stays below the level; noise is a map of a standard normal g. The estimate is the
     product of the surviving shares. The interval comes from independent replicas, by Student's t in logarithms, and is never narrower than
-    ideal chains would give: ``-ln p / (ln 2 particles)`` for each replica's relative variance.
+    ideal chains would give: ``-ln p / (ln 2 D)`` for each replica's relative variance, D the fewest different particles at any level.
 
     Guarantee: none in ``lower`` and ``upper``, which stay 0 and 1. Unbiased for chains that mix perfectly; real ones are refused when fewer than 5 %
     of moves are accepted or fewer than 30 % of the copies moved at some level, or when replicas differ by a factor of 3 in the mean. Failures
@@ -53,6 +53,7 @@ def splitting(
 
     laws       by leaf: Gaussian, UniformBall and UniformSphere with p in {1, 2}, UniformBall of p = inf, with or without a clip
     particles  per replica; replicas at least 3; moves of every copy at every level; levels at most: 2^-levels is the least p that is reached
+    Returns ``diagnostics``: acceptance, moved and distinct (the least of all levels), relative_error (N,), replicas (N, R): log p of each.
     Errors: InputError for an unknown leaf, a clean point outside the clip, too few particles or replicas, a level outside (0, 1).
 
     >>> from brittle.laws import Gaussian
@@ -82,16 +83,17 @@ def splitting(
             None if bad else _run(question.take(torch.tensor([i])), laws, seed, particles, replicas, moves, levels)
             for i, bad in enumerate(clean.tolist())
         ]
-    nothing = Run(torch.full((replicas,), -inf, dtype=torch.float64), 0.0, 0.0, 0)
+    nothing = Run(torch.full((replicas,), -inf, dtype=torch.float64), 0.0, 0.0, 0, 0)
     found = [run or nothing for run in runs]
     logs = torch.stack([run.log_p for run in found])
     mean = logs.logsumexp(1) - log(replicas)
-    relative = _spread(logs, mean, particles)
+    relative = _spread(logs, mean, torch.tensor([run.distinct for run in found], dtype=torch.float64))
     status = tuple("misclassified" if bad else _objection(run, float(r), replicas)
                    for bad, run, r in zip(clean.tolist(), found, relative, strict=True))  # fmt: skip
     diagnostics = {
         "acceptance": torch.tensor([run.acceptance for run in found], dtype=torch.float64),
         "moved": torch.tensor([run.moved for run in found], dtype=torch.float64),
+        "distinct": torch.tensor([run.distinct for run in found], dtype=torch.float64),
         "relative_error": relative,
         "replicas": logs,
     }
@@ -101,11 +103,13 @@ def splitting(
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """All replicas of one example: log p of each, the least acceptance of a level, the least share of copies that moved, levels used."""
+    """All replicas of one example: log p of each; the least of all levels: acceptance, share of copies that moved, different particles
+    of a replica; levels used."""
 
     log_p: Tensor
     acceptance: float
     moved: float
+    distinct: int
     levels: int
 
 
@@ -121,7 +125,7 @@ def _run(
     }
     height = _heights(one, laws, state).reshape(replicas, particles)
     log_p, step = torch.zeros(replicas, dtype=torch.float64), torch.full((replicas,), 0.5, dtype=torch.float64)
-    least, moved, used = 1.0, 1.0, 0
+    least, moved, distinct, used = 1.0, 1.0, particles, 0
     open_ = list(range(replicas))
     while open_ and used < levels:
         used += 1
@@ -142,10 +146,12 @@ def _run(
         if open_:
             rates, shifted = _refill(one, laws, state, height, step, open_, bar, killed, sources, moves)
             least, moved = min(least, sum(rates) / len(rates)), min(moved, sum(shifted) / len(shifted))
+            mark = next(iter(state.values()))  # copies that never moved agree in every coordinate
+            distinct = min(distinct, *(len(mark[r, :, 0].unique()) for r in open_))
             if least < SLOW or moved < STUCK:
                 break  # refused in any case
     log_p[open_] = -inf
-    return Run(log_p, least, moved, used)
+    return Run(log_p, least, moved, distinct, used)
 
 
 def _refill(one: Problem, laws: Mapping[str, Law], state: dict[str, Tensor], height: Tensor, step: Tensor, open_: list[int], bar: Tensor,
@@ -214,12 +220,14 @@ def _noise(law: Law, g: Tensor) -> Tensor:
     return law.radius * laplace[:, :kept] / laplace.abs().sum(1, keepdim=True)
 
 
-def _spread(logs: Tensor, mean: Tensor, particles: int) -> Tensor:
-    """Relative standard error of the mean of the replicas: what they show, or what ideal chains would have if that is more."""
+def _spread(logs: Tensor, mean: Tensor, particles: Tensor) -> Tensor:
+    """Relative standard error of the mean of the replicas: what they show, or what ideal chains of so many different particles (N,)
+    would have if that is more."""
     count = logs.shape[1]
     known = mean > -inf
     shown = torch.where(known[:, None], (logs - mean[:, None]).exp(), 1.0).std(1) / sqrt(count)
-    ideal = (-mean / (log(2) * particles * count)).clamp_min(1 / (particles * count)).sqrt()
+    many = count * particles.clamp_min(1)
+    ideal = torch.maximum(-mean / (log(2) * many), 1 / many).sqrt()
     return torch.where(known, torch.maximum(shown, ideal), inf)
 
 
