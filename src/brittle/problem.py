@@ -13,6 +13,7 @@ from brittle import meter, norms
 from brittle.errors import InputError
 from brittle.network import Network, read_logits
 from brittle.region import Ball, Region, as_region
+from brittle.restricted import restrict
 from brittle.results import Witness
 from brittle.spec import Specification, Threshold, Untargeted, margin
 from brittle.validation import as_labels, check_inputs, check_region, one_sentence
@@ -65,10 +66,14 @@ class Problem:
         checked: bool = False,
     ) -> None:
         fill = lambda name, value: object.__setattr__(self, name, value)
+        if not checked:
+            given = module
+            module, x, region = restrict(module, x, as_region(region))
+            network = network if module is given else None
         fill("module", module)
         fill("x", x)
         fill("labels", labels if checked else as_labels(labels))
-        fill("region", region if checked else as_region(region))
+        fill("region", region)
         fill("spec", spec)
         fill("network", Network(module) if network is None else network)
         fill("checked", checked)
@@ -143,7 +148,10 @@ class Problem:
 
     def within(self, region: Ball | Region) -> "Problem":
         """The same question in another region, at scale 1."""
-        problem = replace(self, region=as_region(region), scale=torch.ones_like(self.scale))
+        balls = as_region(region)
+        if any(ball.within or ball.orthogonal_to for ball in balls.values()):
+            return Problem(self.network.original, self.x, self.labels, balls, self.spec, self.index)
+        problem = replace(self, region=balls, scale=torch.ones_like(self.scale))
         check_region(problem.region, problem.inputs, problem.network.parameters())
         return problem
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from brittle import norms
 from brittle.errors import InputError
+from brittle.subspace import Subspace
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +21,8 @@ class Ball:
     low, high  the valid range: numbers, or tensors that broadcast against one example of the leaf (per-feature boxes).
     groups     p = 0 only: ``"channels"`` counts positions of an image of shape (channel, ...), all channels at once.
     shared     one change common to all examples, instead of one change each.
+    within, orthogonal_to  a :class:`Subspace`: only changes inside it, or orthogonal to it. The leaf becomes their coordinates
+               (``"x.coordinates"``); p = 2, inputs, no range.
 
     >>> Ball(p=2, radius=1.0, low=0, high=1)
     Ball(p=2, radius=1.0, low=0, high=1)
@@ -31,6 +34,8 @@ class Ball:
     high: float | Tensor | None = None
     groups: str | None = None
     shared: bool = False
+    within: Subspace | None = None
+    orthogonal_to: Subspace | None = None
 
     def __post_init__(self) -> None:
         if self.p not in (0, 1, 2, inf):
@@ -46,6 +51,8 @@ class Ball:
         object.__setattr__(self, "radius", radius)
         if self.groups not in (None, "channels") or (self.groups and self.p != 0):
             raise InputError("Ball.groups", '"channels" together with p = 0, or None', self.groups, "leave groups out")
+        if self.within is not None and self.orthogonal_to is not None:
+            raise InputError("Ball", "within or orthogonal_to", "both", "leave one out")
         if self.low is not None and self.high is not None:
             low, high = torch.as_tensor(self.low), torch.as_tensor(self.high)
             if not bool((low <= high).all()):
@@ -59,6 +66,9 @@ class Ball:
             f"{name}={_short(value)}" for name, value in (("low", self.low), ("high", self.high)) if value is not None
         ]
         parts += [f"groups={self.groups!r}"] * bool(self.groups) + ["shared=True"] * self.shared
+        parts += [
+            f"{n}={s}" for n, s in (("within", self.within), ("orthogonal_to", self.orthogonal_to)) if s is not None
+        ]
         return f"Ball({', '.join(parts)})"
 
     def with_radius(self, radius: float) -> "Ball":
