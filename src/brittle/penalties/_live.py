@@ -83,7 +83,7 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     return (unit(a) * unit(b)).sum(1)
 
 
-def mean(values: Tensor, where: Tensor, problem: Problem) -> Tensor:
+def mean(values: Tensor, where: Tensor) -> Tensor:
     """The mean over the examples ``where`` (N,); exactly 0 where there is none, with a gradient of 0."""
     kept = torch.where(where, values, 0.0)
     return kept.sum() / where.sum().clamp_min(1)
