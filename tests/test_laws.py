@@ -117,7 +117,7 @@ def test_directions_of_gaussians_are_exactly_normal(name):
 @each_shaped
 def test_the_largest_deviations_are_those_of_the_covariance(name):
     law, covariance = SHAPED[name]
-    widest, feature = law.largest()
+    widest, feature = law.largest
     assert widest >= float(torch.linalg.eigvalsh(covariance)[-1].sqrt()) and widest == pytest.approx(widest)
     assert feature == pytest.approx(float(covariance.diagonal().max().sqrt()), rel=1e-9)
     assert feature <= widest * (1 + 1e-9) and not law.isotropic() and bt.Gaussian(1.0).isotropic()

@@ -326,7 +326,7 @@ def test_out_of_reach_is_a_status():
         support = lambda self: (2, inf)
 
     status = covering(half_space(1.0), {"x": Unbounded()}, certify=exact_half_space).status
-    assert "no tail is known for the law Unbounded" in status[0]
+    assert "no tail bound for the law Unbounded" in status[0]
 
 
 # ---- tails ---------------------------------------------------------------------------------------------------------

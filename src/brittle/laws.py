@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import inf, isfinite
 from typing import Protocol, Self
 
@@ -116,6 +117,7 @@ class Gaussian(Law):
         """Whether all features are independent and have one standard deviation."""
         return self.covariance is None and not isinstance(self.sigma, Tensor)
 
+    @cached_property
     def largest(self) -> tuple[float, float]:
         """At least the largest standard deviation of any ``<w, noise>`` with ``|w|_2 = 1``, and of any single feature."""
         if self.covariance is not None:

@@ -93,6 +93,15 @@ def lengths(rows: Tensor) -> Lengths:
     return Lengths(size.sum(-1) * outward, two * outward, largest)
 
 
+def deviations(rows: Tensor, covariance: Tensor) -> Tensor:
+    """``sqrt(w^T C w)`` of rows w (..., D), rounded outwards, whatever cancels in the sum."""
+    n, size = rows.shape[-1], rows.abs()
+    doubt = (2 * n + 8) * 2.0**-53 * ((size @ covariance.abs()) * size).sum(-1)
+    variance = ((rows @ covariance) * rows).sum(-1).clamp_min(0) + doubt * (1 + 4 * n * 2.0**-52)
+    tiny = n * size.amax(-1) * covariance.abs().amax().sqrt()  # where squares underflow
+    return torch.where(size.amax(-1) < 1e-140, tiny, variance.sqrt()) * (1 + 2.0**-51)
+
+
 def log_normal(t: Tensor) -> Tensor:
     """``log P(g >= t)`` for a standard normal number: log Phi(-t).
 
@@ -101,7 +110,7 @@ def log_normal(t: Tensor) -> Tensor:
     """
     from scipy.special import log_ndtr
 
-    return _wide(_on_cpu(lambda x: log_ndtr(-x), _short(t)))
+    return widened(_on_cpu(lambda x: log_ndtr(-x), shortened(t)))
 
 
 def log_sphere(t: Tensor, dimension: int) -> Tensor:
@@ -114,7 +123,7 @@ def log_sphere(t: Tensor, dimension: int) -> Tensor:
     """
     from scipy.special import betaincc
 
-    tau = _short(t).clamp(0, 2)
+    tau = shortened(t).clamp(0, 2)
     if dimension == 1:
         return torch.where(tau > 1, -inf, torch.full_like(tau, log(0.5)))
     half = (dimension - 1) / 2
@@ -124,13 +133,13 @@ def log_sphere(t: Tensor, dimension: int) -> Tensor:
     mills = power - torch.log(tau.clamp_min(1e-300)) - 0.5 * log(2 * pi * (dimension - 1))
     simple = torch.minimum(power + log(0.5), mills)
     value = torch.where(exact > 1e-290, torch.log(exact.clamp_min(1e-300)) + log(0.5), simple)
-    return torch.where(inside, _wide(value), -inf)
+    return torch.where(inside, widened(value), -inf)
 
 
 def log_cube(t: Tensor, along: Lengths) -> Tensor:
     """``log P(<w, v> >= t)`` for v uniform in [-1, 1]^n, from lengths: ``-3 t^2 / (2 |w|_2^2)`` (uniform numbers are sub-Gaussian
     with their own variance 1/3), nothing beyond ``|w|_1``."""
-    return _beyond(_wide(_sub_gaussian(t, along.two, 1 / 3)), t, along.one)
+    return _beyond(widened(_sub_gaussian(t, along.two, 1 / 3)), t, along.one)
 
 
 def log_cube_along(t: Tensor, rows: Tensor) -> Tensor:
@@ -138,8 +147,8 @@ def log_cube_along(t: Tensor, rows: Tensor) -> Tensor:
     along = lengths(rows)
     s = _tilt(t, rows, along)
     size = s[..., None] * rows.abs()
-    exponent = _sinhc(size).sum(-1) * (1 + 2 * rows.shape[-1] * 2.0**-52) + rows.shape[-1] * 1e-14 - s * _short(t)
-    return torch.minimum(log_cube(t, along), _wide(exponent + 4 * 2.0**-52 * s * t))
+    exponent = log_sinhc(size).sum(-1) * (1 + 2 * rows.shape[-1] * 2.0**-52) + rows.shape[-1] * 1e-14 - s * shortened(t)
+    return torch.minimum(log_cube(t, along), widened(exponent + 4 * 2.0**-52 * s * t))
 
 
 def log_cube_surface(t: Tensor, along: Lengths, dimension: int) -> Tensor:
@@ -148,7 +157,7 @@ def log_cube_surface(t: Tensor, along: Lengths, dimension: int) -> Tensor:
     Its moment generating function is ``prod_i sinhc(x_i)`` times the mean of ``x_i coth x_i <= 1 + x_i^2 / 3``, so it is sub-Gaussian
     with ``1/3 + 2 / (3 n)``.
     """
-    return _beyond(_wide(_sub_gaussian(t, along.two, 1 / 3 + 2 / (3 * dimension))), t, along.one)
+    return _beyond(widened(_sub_gaussian(t, along.two, 1 / 3 + 2 / (3 * dimension))), t, along.one)
 
 
 def log_cross(t: Tensor, along: Lengths, degrees: int) -> Tensor:
@@ -161,8 +170,8 @@ def log_cross(t: Tensor, along: Lengths, degrees: int) -> Tensor:
     for share in _SHARES:
         v = share / along.largest.clamp_min(1e-300)
         square = (v * along.two).square() / (1 - share * share)
-        best = torch.minimum(best, square + degrees * torch.log1p(-(v * _short(t)).clamp(0, 1 - 1e-12)))
-    return _beyond(_wide(best), t, along.largest)
+        best = torch.minimum(best, square + degrees * torch.log1p(-(v * shortened(t)).clamp(0, 1 - 1e-12)))
+    return _beyond(widened(best), t, along.largest)
 
 
 def log_cross_along(t: Tensor, rows: Tensor, degrees: int) -> Tensor:
@@ -172,8 +181,8 @@ def log_cross_along(t: Tensor, rows: Tensor, degrees: int) -> Tensor:
     for share in _SHARES:
         v = share / along.largest.clamp_min(1e-300)
         product = -torch.log1p(-(v[..., None] * rows).square()).sum(-1) * (1 + 2 * rows.shape[-1] * 2.0**-52)
-        value = product + rows.shape[-1] * 1e-13 + degrees * torch.log1p(-(v * _short(t)).clamp(0, 1 - 1e-12))
-        best = torch.minimum(best, torch.where(v * t < 1, _wide(value), 0.0))
+        value = product + rows.shape[-1] * 1e-13 + degrees * torch.log1p(-(v * shortened(t)).clamp(0, 1 - 1e-12))
+        best = torch.minimum(best, torch.where(v * t < 1, widened(value), 0.0))
     return _beyond(best, t, along.largest)
 
 
@@ -220,7 +229,7 @@ def _tilt(t: Tensor, rows: Tensor, along: Lengths) -> Tensor:
     return s.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _sinhc(x: Tensor) -> Tensor:
+def log_sinhc(x: Tensor) -> Tensor:
     """At least ``ln(sinh x / x)``, x >= 0, to 1e-14: its series up to a positive term where x is small."""
     square = x.square()
     series = square / 6 - square.square() / 180 + square * square.square() / 2835
@@ -229,20 +238,20 @@ def _sinhc(x: Tensor) -> Tensor:
 
 
 def _sub_gaussian(t: Tensor, two: Tensor, variance: float) -> Tensor:
-    return -(_short(t).clamp_min(0) / two.clamp_min(1e-300)).square() / (2 * variance)
+    return -(shortened(t).clamp_min(0) / two.clamp_min(1e-300)).square() / (2 * variance)
 
 
 def _beyond(value: Tensor, t: Tensor, reach: Tensor) -> Tensor:
     """Nothing lies beyond the support; everything may lie beyond a threshold that is not positive."""
-    value = torch.where(_short(t) > reach, -inf, value)
+    value = torch.where(shortened(t) > reach, -inf, value)
     return torch.where(t > 0, value, 0.0)
 
 
-def _short(t: Tensor) -> Tensor:
+def shortened(t: Tensor) -> Tensor:
     return t - SHORTEN * t.abs()
 
 
-def _wide(value: Tensor) -> Tensor:
+def widened(value: Tensor) -> Tensor:
     return (value + WIDEN + 1e-12 * value.abs().nan_to_num(posinf=0.0)).nan_to_num(nan=0.0, neginf=-inf).clamp_max(0.0)
 
 

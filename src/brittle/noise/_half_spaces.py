@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import inf, log
+from math import inf, log, sqrt
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from brittle import tails
+from brittle import replacement, tails
 from brittle.errors import NotCertified
-from brittle.laws import Gaussian, Law, UniformBall, UniformSphere
+from brittle.laws import Gaussian, Law, Replace, UniformBall, UniformSphere
 from brittle.problem import Problem
 from brittle.tails import Lengths
 
@@ -23,25 +24,35 @@ class HalfSpaces:
 
     leaf      the input that moves
     bounded   no draw lies outside the support: a log probability of -inf is a fair target
-    tail      (t, lengths of w) -> log of a bound of the probability, cheap; for Gaussian and p = 2 laws exact
+    read      directions w (..., D) -> what the law needs to know of them, its "reading": lengths, a deviation ...
+    tail      (t, reading) -> log of a bound of the probability, cheap; for Gaussians and p = 2 laws exact
     along     (t, w (..., D)) -> the same, from the direction itself where that is tighter
-    quantile  (log probability, lengths of w) -> a threshold beyond which there is at most that probability
+    quantile  (log probability, reading) -> a threshold beyond which there is at most that probability
     box       log probability (N,) -> half-width of a box that holds the noise but for that probability, and what is then
               left outside it (log): a bounded law needs nothing
+    widest    the reading of the worst direction of length 1
+    taken     the same for some of the examples, for a law that depends on the clean point
     """
 
     leaf: str
     bounded: bool
-    tail: Callable[[Tensor, Lengths], Tensor]
+    read: Callable[[Tensor], Any]
+    tail: Callable[[Tensor, Any], Tensor]
     along: Callable[[Tensor, Tensor], Tensor]
-    quantile: Callable[[Tensor, Lengths], Tensor]
+    quantile: Callable[[Tensor, Any], Tensor]
     box: Callable[[Tensor], tuple[Tensor, Tensor]]
+    widest: Any
+    taken: Callable[[Tensor], "HalfSpaces"] | None = None
+
+    def take(self, at: Tensor) -> "HalfSpaces":
+        """The half-spaces of the examples ``at``."""
+        return self if self.taken is None else self.taken(at)
 
 
 def half_spaces(problem: Problem, laws: Mapping[str, Law]) -> HalfSpaces:
     """The half-spaces of the one law of ``laws``, which ``problem`` has as its moving leaf.
 
-    Raises :class:`NotCertified` for several leaves, a parameter, a clipped law, an unknown law.
+    Raises :class:`NotCertified` for several leaves, a parameter, a clipped law, a law without a tail.
     """
     if len(laws) != 1:
         raise NotCertified("noise on several leaves at once: this bound takes one input")
@@ -52,38 +63,69 @@ def half_spaces(problem: Problem, laws: Mapping[str, Law]) -> HalfSpaces:
         raise NotCertified(
             "noise clipped to a range is not in a half-space with its known probability: leave the clip out"
         )
-    dimension = problem.inputs[leaf][0].numel()
+    value = problem.inputs[leaf]
+    dimension = value[0].numel()
     if type(law) is Gaussian:
-        return _round(leaf, law.sigma, tails.log_normal, FARTHEST, dimension)
+        return _normal(leaf, law, dimension)
     if isinstance(law, (UniformBall, UniformSphere)) and law.p == 2:
         shadow = dimension + 2 * isinstance(law, UniformBall)
-        return _round(leaf, law.radius, lambda t: tails.log_sphere(t, shadow), 1.0, dimension)
+        return _round(leaf, law.radius, shadow, dimension)
     if isinstance(law, (UniformBall, UniformSphere)) and law.p == 1:
         return _cross(leaf, law.radius, dimension + isinstance(law, UniformBall))
     if isinstance(law, (UniformBall, UniformSphere)) and law.p == inf:
         return _cube(leaf, law.radius, dimension, isinstance(law, UniformSphere))
-    raise NotCertified(f"no tail is known for the law {type(law).__name__} of leaf {leaf!r}")
+    if type(law) is Replace:
+        return _replaced(leaf, law, value.detach().flatten(1).double())
+    raise NotCertified(f"no tail bound for the law {type(law).__name__} of leaf {leaf!r}")
 
 
-def _round(leaf: str, scale: float, log_tail: tails.LogTail, most: float, dimension: int) -> HalfSpaces:
-    """Laws that look the same from every direction."""
+def unit(dimension: int) -> Lengths:
+    """The longest lengths of a direction with ``|w|_2 = 1``."""
+    one = torch.ones((), dtype=torch.float64)
+    return Lengths(one * sqrt(dimension) * (1 + 1e-12), one, one)
 
-    def tail(t: Tensor, lengths: Lengths) -> Tensor:
-        ratio = t / (scale * lengths.two)  # no direction at all: nothing ever moves, t / 0
-        return torch.where(t > 0, log_tail(ratio.nan_to_num(nan=0.0, posinf=2 * FARTHEST)), 0.0).masked_fill(
-            (t > 0) & (lengths.two == 0), -inf
-        )
 
-    def quantile(target: Tensor, lengths: Lengths) -> Tensor:
-        few, at = target.unique(return_inverse=True)  # a handful of budgets, many examples
-        return scale * tails.quantile(log_tail, few, most)[at] * lengths.two * ROUNDED
+def _normal(leaf: str, law: Gaussian, dimension: int) -> HalfSpaces:
+    """Exact for every covariance: ``<w, noise>`` is normal with standard deviation ``|A^T w|``."""
+    widest, feature = law.largest
 
-    def box(target: Tensor) -> tuple[Tensor, Tensor]:
-        if most == 1.0:
-            return torch.full_like(target, scale * ROUNDED), torch.full_like(target, -inf)
-        return scale * tails.quantile(log_tail, target - log(2 * dimension), most) * ROUNDED, target
+    def read(rows: Tensor) -> Tensor:
+        if law.covariance is not None:
+            return tails.deviations(rows, law.covariance.to(rows.device))
+        return tails.lengths(law.gathered(rows)).two * (1 + 2.0**-51)
 
-    return HalfSpaces(leaf, most == 1.0, tail, lambda t, rows: tail(t, tails.lengths(rows)), quantile, box)
+    def tail(t: Tensor, deviation: Tensor) -> Tensor:
+        return _at(t, deviation, tails.log_normal)
+
+    def box(target: Tensor) -> tuple[Tensor, Tensor]:  # a union bound over features, of any dependence
+        return feature * tails.quantile(tails.log_normal, target - log(2 * dimension), FARTHEST) * ROUNDED, target
+
+    return HalfSpaces(
+        leaf,
+        False,
+        read,
+        tail,
+        lambda t, rows: tail(t, read(rows)),
+        lambda target, deviation: _quantile(tails.log_normal, target, FARTHEST) * deviation * ROUNDED,
+        box,
+        torch.tensor(widest, dtype=torch.float64),
+    )
+
+
+def _round(leaf: str, radius: float, shadow: int, dimension: int) -> HalfSpaces:
+    """Exact: uniform on the sphere, or in the ball, which is the projection of a sphere in more dimensions."""
+    log_tail = lambda t: tails.log_sphere(t, shadow)
+    tail = lambda t, lengths: _at(t, radius * lengths.two, log_tail)
+    return HalfSpaces(
+        leaf,
+        True,
+        tails.lengths,
+        tail,
+        lambda t, rows: tail(t, tails.lengths(rows)),
+        lambda target, lengths: radius * _quantile(log_tail, target, 1.0) * lengths.two * ROUNDED,
+        lambda target: (torch.full_like(target, radius * ROUNDED), torch.full_like(target, -inf)),
+        unit(dimension),
+    )
 
 
 def _cube(leaf: str, radius: float, dimension: int, surface: bool) -> HalfSpaces:
@@ -93,10 +135,12 @@ def _cube(leaf: str, radius: float, dimension: int, surface: bool) -> HalfSpaces
     return HalfSpaces(
         leaf,
         True,
+        tails.lengths,
         lambda t, lengths: cheap(t / radius, lengths),
         lambda t, rows: sharp(t / radius, rows),
         lambda target, lengths: radius * tails.cube_quantile(target, lengths, variance) * ROUNDED,
         lambda target: (torch.full_like(target, radius * ROUNDED), torch.full_like(target, -inf)),
+        unit(dimension),
     )
 
 
@@ -104,8 +148,38 @@ def _cross(leaf: str, radius: float, degrees: int) -> HalfSpaces:
     return HalfSpaces(
         leaf,
         True,
+        tails.lengths,
         lambda t, lengths: tails.log_cross(t / radius, lengths, degrees),
         lambda t, rows: tails.log_cross_along(t / radius, rows, degrees),
         lambda target, lengths: radius * tails.cross_quantile(target, lengths, degrees) * ROUNDED,
         lambda target: (torch.full_like(target, radius * ROUNDED), torch.full_like(target, -inf)),
+        unit(degrees),
     )
+
+
+def _replaced(leaf: str, law: Replace, clean: Tensor) -> HalfSpaces:
+    """k coordinates of ``clean`` (N, D) replaced: changes are spread around ``middle - clean``, by half the range at most."""
+    given = replacement.Replacement.of(clean, law.k, law.low, law.high)
+    most = given.furthest() * ROUNDED
+    return HalfSpaces(
+        leaf,
+        True,
+        lambda rows: replacement.read(rows, given),
+        replacement.log_tail,
+        lambda t, rows: replacement.log_tail_along(t, rows, given),
+        replacement.quantile,
+        lambda target: (most.expand(target.shape), torch.full_like(target, -inf)),
+        replacement.widest(given),
+        lambda at: _replaced(leaf, law, clean[at.to(clean.device)]),
+    )
+
+
+def _at(t: Tensor, deviation: Tensor, log_tail: tails.LogTail) -> Tensor:
+    """The tail at so many deviations. No direction at all: nothing ever moves, t / 0."""
+    ratio = (t / deviation).nan_to_num(nan=0.0, posinf=2 * FARTHEST)
+    return torch.where(t > 0, log_tail(ratio), 0.0).masked_fill((t > 0) & (deviation == 0), -inf)
+
+
+def _quantile(log_tail: tails.LogTail, target: Tensor, most: float) -> Tensor:
+    few, at = target.unique(return_inverse=True)  # a handful of budgets, many examples
+    return tails.quantile(log_tail, few, most)[at]

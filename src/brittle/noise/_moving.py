@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from brittle.errors import InputError
-from brittle.laws import Law
+from brittle.laws import Law, Replace
 from brittle.problem import Problem
 from brittle.region import Ball
 
@@ -17,16 +18,29 @@ def moving(
 
     cover : (p, radius) of a ball per leaf; default radius 0, for a method that only needs centres and ranges. The range
     of a leaf is the clip of its law, so a clean point outside the clip is refused; so is a law that does not fit its leaf.
+    A cover of replaced coordinates (p = 0) has their new values as its range, see :func:`coverable`.
     """
     balls = {}
     for leaf, law in laws.items():
         p, radius = (2, 0.0) if cover is None else cover[leaf]
         low, high = (None, None) if law.clip is None else law.clip
+        if p == 0 and isinstance(law, Replace) and law.clip is None:
+            low, high = law.low, law.high
         balls[leaf] = Ball(p, radius, low, high)
     question = problem.within(balls)
     for leaf, value in question.centre.items():
         laws[leaf].check(leaf, shape(value))
     return question
+
+
+def coverable(problem: Problem, laws: Mapping[str, Law]) -> Tensor:
+    """(N,) bool: examples whose clean point lies in the range of every cover; others have no cover."""
+    fits = torch.ones(len(problem), dtype=torch.bool)
+    for leaf, value in problem.centre.items():
+        law = laws[leaf]
+        if isinstance(law, Replace) and law.clip is None:
+            fits &= ((value >= law.low) & (value <= law.high)).flatten(1).all(1).cpu()
+    return fits
 
 
 def sizes(problem: Problem) -> dict[str, int]:

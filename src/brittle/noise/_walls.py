@@ -45,7 +45,7 @@ def proved(
             graph = graph_of(question)
             backward.check(graph, [], max_units, "raise max_units, or rely on covering")
             size = max(1, ENTRIES // (copies * backward.entries(graph)))
-            parts = [bound(question.take(at), law) for at in torch.arange(count).split(size)]
+            parts = [bound(question.take(at), law.take(at)) for at in torch.arange(count).split(size)]
             upper = torch.cat(parts).cpu().nan_to_num(nan=1.0).clamp(0.0, 1.0)
         except NotCertified as reason:
             notes = [str(reason)] * count

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import inf, log, prod, sqrt
+from math import inf, log, prod
 
 import torch
 from torch import Tensor
@@ -98,9 +98,7 @@ def cell(
             return _walls.summed(torch.cat([found.beyond.exp(), found.across.exp(), outside.exp()[None]]))
         every = torch.cat([found.units, found.faces])
         count = every.isfinite().sum(0).clamp_min(_walls.unit_count(graph) + len(found.faces))
-        one = torch.ones_like(outside)
-        widest = tails.Lengths(one * sqrt(question.inputs[law.leaf][0].numel()) * (1 + 1e-12), one, one)
-        return (count * law.tail(every.amin(0), widest).exp() + outside.exp()) * (1 + 2.0**-50)
+        return (count * law.tail(every.amin(0), law.widest).exp() + outside.exp()) * (1 + 2.0**-50)
 
     return _walls.proved("cell", problem, laws, level, max_units, 1, bound)
 
@@ -116,7 +114,7 @@ def walls(question: Problem, law: HalfSpaces) -> tuple[Walls, Tensor]:
     def wall(base: Tensor, slope: Tensor, there: Tensor) -> None:
         along = tails.lengths(slope)
         near.append(torch.where(there, _distance(base, along), inf))
-        beyond.append(torch.where(there, law.tail(base, along), -inf))
+        beyond.append(torch.where(there, law.tail(base, law.read(-slope)), -inf))
 
     def enclose(state: State, node: Node, at: Tensor, one: Tensor, relaxed: backward.Relaxed) -> tuple[Tensor, Tensor]:
         source = backward.source_of(node)

@@ -10,7 +10,7 @@ from brittle import meter, tails
 from brittle.about import About
 from brittle.errors import NotCertified
 from brittle.laws import Gaussian, Law
-from brittle.noise._moving import check_level, moving, sizes
+from brittle.noise._moving import check_level, coverable, moving, sizes
 from brittle.problem import Problem
 from brittle.results import Bracket, Cost, Ends
 
@@ -40,7 +40,9 @@ def covering(
     If the property holds everywhere in a region R then ``p <= P(noise outside R)``. Bounded noise (ball, sphere, cube):
     R holds its whole support, ``p = 0``. Gaussian noise: R is the l2 ball of radius ``rho`` with the chi tail
     ``P(|noise|_2 > rho)``, or the l-inf ball with ``1 - P(|g| <= t)^n``; both are tried at growing radii, up to where the
-    certificate gives out, and the smallest tail is kept. Several leaves: the union bound over leaves.
+    certificate gives out, and the smallest tail is kept; for a covariance the largest deviations, of a direction and of a feature, set the
+    radii (features need not be independent, by Sidak's inequality). Replaced coordinates: R is the l0 ball of radius k in the range of the new
+    values, if the clean point is in it, ``p = 0``. Several leaves: the union bound over leaves.
 
     Guarantee: proved, not statistical, for the real-arithmetic function of the stored weights and the law in real
     arithmetic, provided that ``certify`` is sound; tails are rounded outwards. A law with a clip has R intersected with
@@ -94,7 +96,7 @@ def _sweeps(laws: Mapping[str, Law], dimensions: Mapping[str, int], steps: tuple
     spread = {leaf: law for leaf, law in laws.items() if isinstance(law, Gaussian)}
     for leaf, law in laws.items():
         if leaf not in bounded and leaf not in spread:
-            raise NotCertified(f"no tail is known for the law {type(law).__name__} of leaf {leaf!r}")
+            raise NotCertified(f"no tail bound for the law {type(law).__name__} of leaf {leaf!r}")
     if not spread:
         return [[(bounded, 0.0)]]
     return [[_cover(bounded, spread, dimensions, p, tail / len(spread)) for tail in steps] for p in (2, inf)]
@@ -107,23 +109,24 @@ def _cover(
     p: float,
     tail: float,
 ) -> Cover:
-    quantile, exact = {
-        2: (tails.normal_norm_quantile, tails.normal_norm),
-        inf: (tails.normal_maximum_quantile, tails.normal_maximum),
+    quantile, exact, which = {
+        2: (tails.normal_norm_quantile, tails.normal_norm, 0),
+        inf: (tails.normal_maximum_quantile, tails.normal_maximum, 1),
     }[p]
     balls, outside = dict(bounded), 0.0
     for leaf, law in spread.items():
-        radius = law.sigma * quantile(tail, dimensions[leaf])
+        deviation = law.largest[which]
+        radius = deviation * quantile(tail, dimensions[leaf])
         balls[leaf] = (p, radius)
-        outside += exact(radius / law.sigma, dimensions[leaf])
+        outside += exact(radius / deviation, dimensions[leaf])
     return balls, min(1.0, outside)
 
 
 def _swept(problem: Problem, laws: Mapping[str, Law], certify: Certify, sweep: list[Cover]) -> Tensor:
     """The smallest tail over a sequence of growing covers; an example stays in the race while it is certified."""
     upper = torch.ones(len(problem), dtype=torch.float64)
-    alive = torch.arange(len(problem))
-    for cover, outside in sweep:
+    alive = coverable(moving(problem, laws), laws).nonzero()[:, 0]
+    for cover, outside in sweep if len(alive) else ():
         value = certify(moving(problem.take(alive), laws, cover))
         alive = alive[torch.as_tensor(value).cpu() > 0]  # NaN is not > 0
         upper[alive] = outside

@@ -6,7 +6,7 @@ from math import inf, log
 import torch
 from torch import Tensor
 
-from brittle import backward, intervals, tails
+from brittle import backward, intervals
 from brittle.about import About
 from brittle.errors import InputError
 from brittle.graph import Node, graph_of
@@ -108,8 +108,8 @@ def _searched(question: Problem, law: HalfSpaces, budgets: Tensor, chords: Tenso
 def bounds_of(question: Problem, law: HalfSpaces, budgets: Tensor, chords: Tensor) -> Tensor:
     """(N, S) the bound of every example for each of its S budgets (logarithms of totals) and rules of slopes, as one batch."""
     count, each = budgets.shape
-    copies = question.take(torch.arange(count).repeat_interleave(each))
-    return _bound(copies, law, budgets.reshape(-1), chords.reshape(-1)).reshape(count, each).cpu()
+    at = torch.arange(count).repeat_interleave(each)
+    return _bound(question.take(at), law.take(at), budgets.reshape(-1), chords.reshape(-1)).reshape(count, each).cpu()
 
 
 def _bound(question: Problem, law: HalfSpaces, budget: Tensor, chords: Tensor) -> Tensor:
@@ -144,9 +144,9 @@ def _enclose(
     """(low, high) (K, N) of the units ``at`` of a node's input, and what they cost together (N,)."""
     source = backward.source_of(node)
     base_low, slope = _walls.pulled_rows(problem, state, law, source, one, relaxed)
-    along_low = tails.lengths(slope)
+    along_low = law.read(-slope)
     base_high, slope = _walls.pulled_rows(problem, state, law, source, -one, relaxed)
-    base_high, along_high = -base_high, tails.lengths(slope)
+    base_high, along_high = -base_high, law.read(-slope)
     free = ~backward.bent(state, node).flatten(1)[:, at].T  # linear already for this example: nothing to pay for
     left, right = _walls.piece(state, node, (base_low + base_high) / 2)
     leaves = law.tail(base_low - left, along_low).exp() + law.tail(right - base_high, along_high).exp()

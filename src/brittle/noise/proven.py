@@ -43,8 +43,8 @@ def proven(
 
         p <= P(delta outside R) + sum over rows T(b / length of a).
 
-    Bounded laws: R is the support, the first term is 0, and so is p inside a certified ball. Gaussian: R is an l2 ball, whose
-    radius comes from the tails ``outside`` to try, the chi tail. The planes are those of ``crown`` with both rules of slopes.
+    Bounded laws: R is the support, the first term is 0, and so is p inside a certified ball. Gaussian: R is an l2 ball, an ellipsoid where
+    the covariance says so, whose radius comes from the tails ``outside`` to try, the chi tail. The planes are those of ``crown`` with both rules of slopes.
     Beaten by ``probabilistic_crown``, whose intervals are about sqrt(n) / 6 times narrower; kept as the published yardstick.
 
     Guarantee: proved, not statistical, for the real-arithmetic function of the stored weights and the law in real arithmetic.
@@ -86,11 +86,14 @@ def _over(question: Problem, law: HalfSpaces, given: Law | None, dimension: int,
 def _ball(law: HalfSpaces, given: Gaussian, dimension: int, target: float) -> HalfSpaces:
     """Only the last step looks at the law; until then noise is anywhere in the ball, and outside it with the chi tail."""
     threshold = tails.normal_norm_quantile(max(2.718281828459045**target, 1e-300), dimension)
-    radius, lost = given.sigma * threshold * ROUNDED, log(tails.normal_norm(threshold, dimension))
+    radius, lost = threshold * ROUNDED, log(tails.normal_norm(threshold, dimension))
+    furthest = (
+        radius * given.largest[1] * ROUNDED
+    )  # the noise is A g with |g|_2 <= radius: a feature moves its deviation times that
     return replace(
         law,
         bounded=True,
-        tail=lambda t, lengths: torch.where(t > radius * lengths.two, -inf, torch.zeros_like(t)),
-        quantile=lambda _, lengths: radius * lengths.two * ROUNDED,
-        box=lambda wanted: (torch.full_like(wanted, radius * ROUNDED), torch.full_like(wanted, lost * (1 - 1e-12))),
+        tail=lambda t, deviation: torch.where(t > radius * deviation, -inf, torch.zeros_like(t)),
+        quantile=lambda _, deviation: radius * deviation * ROUNDED,
+        box=lambda wanted: (torch.full_like(wanted, furthest), torch.full_like(wanted, lost * (1 - 1e-12))),
     )
