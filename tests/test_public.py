@@ -69,6 +69,7 @@ def calls(linear, x, labels):
         "audit": run,
         "load_run": lambda: bt.load_run(folder),
         "verify": lambda: bt.verify(folder, linear, x, labels),
+        "harden": lambda: bt.harden(linear, (x, labels), {"jacobian": 0.1}, epochs=1),
         "methods": lambda: bt.methods("attacks"),
     }
 

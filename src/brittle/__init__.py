@@ -40,6 +40,7 @@ _HOME = {
     "audit": "runs",
     "load_run": "store",
     "verify": "verifier",
+    "harden": "training",
     "methods": "discovery",
 }
 __all__ = ["__version__", *_HOME]
