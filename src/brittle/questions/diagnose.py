@@ -1,7 +1,12 @@
 """Why is the network brittle? One diagnostic by name."""
 
+import inspect
+from collections.abc import Callable
+from functools import partial
+
 from brittle.discovery import check_options, method
 from brittle.problem import Problem
+from brittle.questions.radius import radius
 from brittle.results import Finding
 
 
@@ -26,4 +31,13 @@ def diagnose(problem: Problem, name: str, *, seed: int = 0, **options: object) -
     """
     found = method("diagnostics", name)
     check_options(found.function, options)
-    return found(problem, seed=seed, **options)
+    return found(problem, seed=seed, **{**_tools(found.function, seed), **options})
+
+
+def _tools(function: Callable, seed: int) -> dict[str, Callable]:
+    """What a diagnostic needs of other families arrives as an argument: an attack on the margin, a search for the smallest perturbation."""
+    known = {
+        "attack": method("attacks", "apgd"),
+        "smallest": partial(radius, effort="quick", ends="upper", seed=seed),
+    }
+    return {name: tool for name, tool in known.items() if name in inspect.signature(function).parameters}

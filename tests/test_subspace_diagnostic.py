@@ -1,0 +1,144 @@
+"""The diagnostic subspace: exact on linear networks, the frozen-noise law, and what it says of degenerate cases."""
+
+from copy import deepcopy
+from math import inf, sqrt
+
+import pytest
+import torch
+from torch import nn
+
+from brittle import Ball, InputError, Problem, Subspace, diagnose
+
+AXIS = Subspace.given(torch.eye(3)[:1])
+
+
+def linear():
+    """margin x0 - 2 x1 + 2 x2; on the axis e0 the distance is 3, in all 1, off it 3 / sqrt 8."""
+    module = nn.Linear(3, 2).double()
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor([[1.0, -2.0, 2.0], [0, 0, 0]])), module.bias.zero_()
+    return Problem(
+        module, torch.tensor([[3.0, 0, 0], [6.0, 0, 0]]).double(), torch.tensor([0, 0]), Ball(p=2, radius=1.0)
+    )
+
+
+def test_every_column_of_a_linear_network_is_exact():
+    found = diagnose(linear(), "subspace", subspace=AXIS).columns
+    assert found["share"].tolist() == pytest.approx([8 / 9] * 2)
+    assert found["chance"].tolist() == pytest.approx([2 / 3] * 2)
+    assert found["removable_gain"].tolist() == pytest.approx([3.0, 3.0])
+    assert found["on_radius"].tolist() == pytest.approx([3, 6], rel=1e-5)
+    assert found["off_radius"].tolist() == pytest.approx([3 / sqrt(8), 6 / sqrt(8)], rel=1e-5)
+    assert found["radius"].tolist() == pytest.approx([1, 2], rel=1e-5)
+    assert found["universal"].tolist() == pytest.approx([3 / sqrt(8), 6 / sqrt(8)], rel=1e-3), (
+        "one direction serves both"
+    )
+    assert found["status"] == ["ok", "ok"]
+
+
+def frozen(seed, depth, scale):
+    """A network trained on data of an exact 4-dimensional subspace of R^40 by gradient descent, its first layer drawn at ``scale``."""
+    torch.manual_seed(seed)
+    basis = torch.linalg.qr(torch.randn(40, 4, dtype=torch.float64)).Q.T
+    x = torch.randn(60, 4, dtype=torch.float64) @ basis
+    labels = (x @ basis[0] > 0).long()
+    widths = [40, 50, *[30] * (depth - 2), 2]
+    layers = [m for a, b in zip(widths, widths[1:], strict=False) for m in (nn.Linear(a, b), nn.ReLU())][:-1]
+    module = nn.Sequential(*layers).double()
+    with torch.no_grad():
+        module[0].weight.normal_(0, scale / sqrt(40))
+    before = module[0].weight.detach().clone()
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(60):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(module(x), labels).backward()
+        optimiser.step()
+    return module, x, labels, before
+
+
+@pytest.mark.parametrize(("depth", "scale"), [(2, 1.0), (3, 3.0)])
+def test_the_part_off_the_data_is_frozen_and_predicts_the_gradient(depth, scale):
+    module, x, labels, before = frozen(depth, depth, scale)
+    plane = Subspace.span(x)
+    assert plane.dimension == 4
+    change = module[0].weight.detach() - before
+    assert float(plane.off(change).abs().max()) < 1e-12 < float(plane.on(change).abs().max())
+    initial = deepcopy(module)
+    with torch.no_grad():
+        initial[0].weight.copy_(before)
+    problem = Problem(module, x, labels, Ball(p=2, radius=1.0))
+    found = diagnose(problem, "subspace", subspace=plane, initial=initial, attacked=8).columns
+    # one vector of 36 numbers: chi-square, its length spreads by 1 / sqrt(72) = 12 %; three of them
+    assert 0.65 < float(found["ratio"].nanmedian()) < 1.35
+    assert float(found["share"].nanmedian()) < float(found["share_at_init"][0]) + 0.05
+
+
+@pytest.mark.slow
+def test_the_off_gradient_follows_its_chi_square_law():
+    """|(I - P) g|^2 / (s0 |J|)^2 ~ chi-square with d - r degrees, over independent trainings (Kolmogorov-Smirnov)."""
+    from scipy.stats import chi2, kstest
+
+    values = []
+    for seed in range(150):
+        module, x, labels, before = frozen(seed, 2, 1.0)
+        initial = deepcopy(module)
+        with torch.no_grad():
+            initial[0].weight.copy_(before)
+        problem = Problem(module, x[:1], labels[:1], Ball(p=2, radius=1.0))
+        found = diagnose(problem, "subspace", subspace=Subspace.span(x), initial=initial, attacked=0).columns
+        values.append(36 * float(found["ratio"][0]) ** 2)
+    assert kstest(values, chi2(36).cdf).pvalue > 0.01
+    assert sum(values) / len(values) == pytest.approx(36, rel=3 * sqrt(2 / 36 / 150))
+
+
+def test_shares_at_initialisation_are_chance():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(30, 40), nn.ReLU(), nn.Linear(40, 5))
+    x = torch.randn(64, 30)
+    problem = Problem(module, x, module(x).argmax(1), Ball(p=2, radius=1.0))
+    plane = Subspace.given(torch.randn(6, 30))
+    found = diagnose(problem, "subspace", subspace=plane, attacked=0)
+    assert found.columns["share"].mean() == pytest.approx(24 / 30, abs=0.04)
+    assert found.columns["share_at_init"][0] == pytest.approx(24 / 30, abs=0.04)
+    assert bool(found.columns["radius"].isnan().all()), "no attack was asked for"
+    assert "at most" in found.note and "dimension 6: share" in found.value
+
+
+def test_pythagoras_holds_nearly_on_a_trained_network():
+    module, x, labels, _ = frozen(0, 2, 1.0)
+    found = diagnose(
+        Problem(module, x, labels, Ball(p=2, radius=1.0)), "subspace", subspace=Subspace.span(x), attacked=12
+    )
+    on, off, full = (found.columns[n][:12] for n in ("on_radius", "off_radius", "radius"))
+    keep = full > 0
+    assert bool((full[keep] <= torch.minimum(on, off)[keep] * (1 + 1e-3)).all())
+    ratio = (on[keep] ** -2 + off[keep] ** -2) * full[keep] ** 2
+    assert float(ratio.median()) == pytest.approx(1, abs=0.1)
+
+
+def test_degenerate_subspaces_are_said_in_words():
+    problem = linear()
+    whole = diagnose(problem, "subspace", subspace=Subspace.given(torch.eye(3)))
+    assert "nothing is off it" in whole.note and whole.columns["off_radius"].tolist() == [inf, inf]
+    assert whole.columns["removable_gain"].tolist() == [1, 1]
+    local = diagnose(problem, "subspace", subspace=Subspace.local(torch.rand(9, 3), neighbours=4, dimension=1))
+    assert bool(local.columns["radius"].isfinite().all() | local.columns["radius"].isnan().all())
+    with pytest.raises(InputError, match="features"):
+        diagnose(problem, "subspace", subspace=Subspace.given(torch.eye(4)[:2]))
+    flat = nn.Linear(3, 2).double()
+    torch.nn.init.zeros_(flat.weight)
+    constant = diagnose(Problem(flat, problem.x, flat(problem.x).argmax(1)), "subspace", subspace=AXIS)
+    assert constant.columns["status"] == ["the gradient of the margin is zero"] * 2 and bool(
+        constant.columns["share"].isnan().all()
+    )
+
+
+def test_the_cost_without_attacks_is_under_five_passes():
+    from brittle import meter
+
+    torch.manual_seed(0)
+    module, x = nn.Linear(20, 4), torch.rand(300, 20)
+    problem = Problem(module, x, module(x).argmax(1), Ball(p=2, radius=1.0))
+    with meter.measure() as passes:
+        diagnose(problem, "subspace", subspace=Subspace.pca(x, dimension=5), attacked=0)
+    assert passes.backward / 300 < 5
