@@ -52,6 +52,8 @@ def test_zero_failures_are_not_zero_probability():
 def test_an_example_already_misclassified_fails_nearly_always():
     answer = bt.probability(line([-3.0]), bt.Gaussian(1.0), effort="quick", bounds=[exact])
     assert float(answer.lower) > 0.98 and float(answer.lower) <= float(ndtr(3.0)) <= float(answer.upper)
+    mixed = bt.probability(line([2.0, -3.0, 6.0]), bt.Gaussian(1.0))
+    assert mixed.status == ("ok", "misclassified", "ok")  # its own status, and not p = 1 silently
 
 
 def test_a_bound_that_the_draws_refute_is_a_doubt():
@@ -64,6 +66,51 @@ def test_a_module_out_of_reach_keeps_its_estimate_and_says_why():
     assert answer.status == ("not certified: no row for sort",) and answer.guarantee.upper == "statistical"
     both = bt.probability(line([2.0]), bt.UniformBall(1.0), effort="quick", bounds=[silent, exact])
     assert both.upper == 0
+
+
+def test_what_is_not_estimated_does_not_hide_what_is_not_certified():
+    """Stairs: no gradient leads to a failure, and no bound knows them."""
+    stairs = bt.Problem(lambda x: 4.0 + (4 * x).floor() / 4, torch.zeros(1, 1).double(), torch.tensor([1]))
+    answer = bt.probability(stairs, bt.Gaussian(1.0))
+    first, second = answer.status[0].split("; ")
+    assert first.startswith("not certified: ") and second.startswith("not estimated: no direction")
+    assert answer.estimate == 0 and 0 < float(answer.upper) < 0.01  # no failure seen: the exact end, and not 0
+    only = bt.probability(stairs, bt.Gaussian(1.0), ends="lower")
+    assert only.status[0].startswith("not estimated")  # no proof was sought
+
+
+def test_what_a_search_may_miss_is_said_once_and_only_where_it_matters():
+    said = lambda distances, **options: [
+        d for d in bt.probability(line(distances), bt.Gaussian(1.0), bounds=[], **options).doubts if "can miss" in d
+    ]
+    assert len(said([6.0, 6.5, 2.0])) == 1 and "estimators=" in said([6.0])[0]
+    assert not said([1.0, 2.0]) and not said([6.0], effort="quick")
+    assert not said([6.0], estimators=["splitting"])
+
+
+def test_a_threshold_stops_as_soon_as_it_is_decided():
+    problem, asked = line([0.1, 3.2, 40.0, 2.32]), []
+
+    def proof(some):
+        asked.append(len(some))
+        return exact(some)
+
+    answer = bt.probability(problem, bt.Gaussian(1.0), threshold=1e-2, draws=2000, bounds=[proof])
+    assert answer.diagnostics == {} and dict(answer.parts)["sequential"].diagnostics["decision"].tolist() == [
+        1,
+        -1,
+        -1,
+        0,
+    ]
+    assert float(answer.lower[0]) > 1e-2 > float(answer.upper[1:3].max())
+    assert answer.status[3].endswith("undecided after 2000 draws") and set(answer.status[:3]) == {"ok"}
+    assert max(asked) == 1 and answer.cost.forward < 1000  # proofs were sought for the last example alone
+    tiny = bt.probability(line([40.0]), bt.Gaussian(1.0), threshold=1e-9, draws=500, bounds=[exact])
+    assert (
+        float(tiny.upper) < 1e-9 and tiny.kinds.upper == ("proved",) and tiny.status == ("ok",)
+    )  # where draws cannot decide, proofs can
+    with pytest.raises(bt.InputError):
+        bt.probability(problem, bt.Gaussian(1.0), threshold=0.1, estimators=["monte_carlo"])
 
 
 @pytest.mark.parametrize("ends, blank", [("lower", "upper"), ("upper", "lower")])
@@ -88,7 +135,7 @@ def test_no_certificate_is_sought_for_the_lower_end():
 def test_effort_and_draws_set_the_number_of_passes():
     problem, law = line([1.0, 2.0, 3.0]), bt.Gaussian(1.0)
     passes = lambda **options: bt.probability(problem, law, bounds=[], **options).cost.forward
-    assert passes(effort="quick") == 500 and passes(effort="quick", draws=37) == 37
+    assert passes(effort="quick") == 501 and passes(effort="quick", draws=37) == 38  # one for the clean point
     assert bt.probability(problem, law, draws=37, effort="quick", bounds=[]).cost.seconds > 0
     plain = dict(bt.probability(problem, law, bounds=[]).parts)["monte_carlo"]
     assert plain.cost.forward == 2000
@@ -103,7 +150,7 @@ def test_rare_failures_are_estimated_by_importance_sampling():
     assert answer.estimate[1] == leaning.estimate[1] and torch.equal(answer.interval[1], leaning.interval[1])
     assert float(answer.estimate[1]) == pytest.approx(float(ndtr(-6.0)), rel=0.3)
     assert plain.estimate[1] == 0 and leaning.kinds.upper == ("none",) * 3
-    assert any("can be missed" in doubt for doubt in answer.doubts)
+    assert any("can miss" in doubt for doubt in answer.doubts)
     assert leaning.cost.forward < 600  # two examples of three were not asked again
     quick = bt.probability(line([6.0]), bt.Gaussian(1.0), effort="quick", bounds=[])
     assert quick.estimate == 0 and "importance_sampling" not in dict(quick.parts)
@@ -153,7 +200,7 @@ def test_estimators_by_name_or_function():
     problem, law = line([0.5]), bt.UniformBall(1.0)
     named = bt.probability(problem, law, effort="quick", estimators=["monte_carlo"])
     bound = bt.probability(problem, law, effort="quick", estimators=[partial(monte_carlo, draws=123)], draws=500)
-    assert named.guarantee.upper == "statistical" and named.cost.forward == 500 and bound.cost.forward == 123
+    assert named.guarantee.upper == "statistical" and named.cost.forward == 501 and bound.cost.forward == 124
     only = bt.probability(problem, law, estimators=["covering"], bounds=[exact])
     assert only.estimate is None and only.guarantee.lower == "none"
 

@@ -11,8 +11,13 @@ from brittle.noise._weights import FLOOR
 from brittle.problem import Problem
 from brittle.results import Bracket, Cost, Ends
 
-NUMBERS = 2**20  # numbers drawn at once: 8 MiB in float64, what a cache holds (measured: 2^22 takes 1.1 to 1.4 times as long)
-MISSED = "failure sets far from every direction searched can be missed by estimates of rare failures; the proved or exact ends hold all the same"
+NUMBERS = (
+    2**20
+)  # numbers drawn at once: 8 MiB in float64, what a cache holds (2^22 takes 1.1 to 1.4 times as long, measured)
+MISSED = (
+    "estimates by importance or line sampling can miss failures far from every direction they searched: where that matters rely on the upper "
+    'end, or compare with estimators=["splitting"], which needs no gradient'
+)
 
 
 def refused_laws(
@@ -36,15 +41,19 @@ def estimated(
     status: tuple[str, ...],
     cost: Cost,
     diagnostics: Mapping[str, Tensor],
+    searched: bool = True,
 ) -> Bracket:
-    """The bracket of an estimator: ends 0 and 1 of kind "none"; status "" becomes "ok", any other refuses the estimate."""
+    """The bracket of an estimator: ends 0 and 1 of kind "none"; status "" becomes "ok", any other refuses the estimate.
+
+    searched : the draws lean towards points that a search has found
+    """
     count = len(status)
     tiny = log_mean < FLOOR
     said = tuple(s or ("below 1e-300" if t else "ok") for s, t in zip(status, tiny.tolist(), strict=True))
     refused = torch.tensor([bool(s) for s in status], dtype=torch.bool)
     value = torch.where(tiny, 1e-300, rounded(log_mean.exp().clamp_max(1)))
     ends = torch.where(tiny[:, None], torch.tensor([0.0, 1e-300], dtype=torch.float64), rounded(interval))
-    doubts = () if bool(refused.all()) else (MISSED,)
+    doubts = () if bool(refused.all()) or not searched else (MISSED,)
     none, blank = ("none",) * count, ("",) * count
     return Bracket(
         "probability",

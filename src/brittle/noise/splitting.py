@@ -98,7 +98,8 @@ def splitting(
         "replicas": logs,
     }
     cost = Cost(passes.forward / count, passes.backward / count, passes.seconds)
-    return estimated("splitting", mean, _interval(mean, relative, replicas, level), level, status, cost, diagnostics)
+    interval = _interval(mean, relative, replicas, level)
+    return estimated("splitting", mean, interval, level, status, cost, diagnostics, searched=False)
 
 
 @dataclass(frozen=True, eq=False)

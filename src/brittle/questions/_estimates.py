@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from brittle.noise._rare import MISSED
 from brittle.problem import Problem
 from brittle.results import Bracket, bracket_of
 
@@ -52,12 +53,7 @@ def merged(answer: Bracket, estimators: Sequence[Part]) -> tuple[Bracket, list[s
     (plain, first), *others = estimators
     assert first.estimate is not None and first.interval is not None
     estimate, interval = first.estimate.clone(), first.interval.clone()
-    names, open_, doubts, status = (
-        [plain] * len(answer),
-        rare(first) | estimate.isnan(),
-        list(answer.doubts),
-        list(answer.status),
-    )
+    names, open_, doubts = [plain] * len(answer), rare(first) | estimate.isnan(), list(answer.doubts)
     for name, other in others:
         if other.estimate is None or other.interval is None:
             continue
@@ -72,15 +68,50 @@ def merged(answer: Bracket, estimators: Sequence[Part]) -> tuple[Bracket, list[s
         estimate[taken], interval[taken] = other.estimate[taken], other.interval[taken]
         for i in taken.nonzero()[:, 0].tolist():
             names[i] = name
-            status[i] = other.status[i] if status[i].startswith("not estimated") else status[i]
         open_ &= ~taken
-    return replace(answer, estimate=estimate, interval=interval, doubts=tuple(doubts), status=tuple(status)), names
+    return replace(answer, estimate=estimate, interval=interval, doubts=tuple(doubts)), names
 
 
 def unanswered(parts: Mapping[str, Bracket]) -> Tensor:
     """(N,) bool: examples that a method for rare failures was asked about and refused."""
     bracket = parts["importance_sampling"]
     return torch.tensor([s.startswith("not estimated") for s in bracket.status], dtype=torch.bool)
+
+
+def undecided(bracket: Bracket) -> Tensor:
+    """(N,) bool: where a sequential method has not decided; everywhere for other methods."""
+    decision = bracket.diagnostics.get("decision")
+    return torch.ones(len(bracket), dtype=torch.bool) if decision is None else decision == 0
+
+
+def statuses(
+    answer: Bracket, wrong: Sequence[bool], speakers: Sequence[str], sought: bool, threshold: float | None
+) -> tuple[str, ...]:
+    """One status per example, in which nothing hides anything else: what is not proved (where ``sought``), then what is not estimated."""
+    first = next((part for _, part in answer.parts if part.estimate is not None), None)
+    few = [False] * len(answer) if first is None else rare(first).tolist()
+    plain = next((name for name, part in answer.parts if part is first), "")
+    said = []
+    for i, speaker in enumerate(speakers):
+        every = [(name, part.status[i]) for name, part in answer.parts]
+        words = _first(every, "not certified") if sought and answer.kinds.upper[i] != "proved" else []
+        words += _first(every, "not estimated") if speaker == plain and few[i] else []
+        words += [s for name, s in every if name == speaker and s.startswith("below")]
+        inside = threshold is not None and float(answer.lower[i]) <= threshold <= float(answer.upper[i])
+        words += _first(every, "undecided") if inside else []
+        broken = any(s == "nan" for _, s in every)
+        said.append("misclassified" if wrong[i] else "nan" if broken else "; ".join(words) or "ok")
+    return tuple(said)
+
+
+def _first(said: Sequence[tuple[str, str]], start: str) -> list[str]:
+    return [status for _, status in said if status.startswith(start)][:1]
+
+
+def warnings(answer: Bracket, speakers: Sequence[str]) -> tuple[str, ...]:
+    """The doubts of all parts, each once; what a search may miss only where an estimate that rests on it is the answer."""
+    rests = any(MISSED in part.doubts and name in speakers for name, part in answer.parts)
+    return tuple(d for d in answer.doubts if d != MISSED or rests)
 
 
 def contradiction(answer: Bracket, names: list[str]) -> tuple[str, ...]:

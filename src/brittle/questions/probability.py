@@ -15,7 +15,7 @@ from brittle.errors import InputError, NotCertified
 from brittle.laws import Law, as_laws
 from brittle.problem import Problem
 from brittle.questions._ends import certify
-from brittle.questions._estimates import contradiction, merged, on_some, rare, unanswered
+from brittle.questions._estimates import contradiction, merged, on_some, rare, statuses, unanswered, undecided, warnings
 from brittle.questions._methods import Choice, chosen
 from brittle.results import Bracket, Cost, Ends
 
@@ -31,6 +31,7 @@ def probability(
     seed: int = 0,
     level: float = 0.95,
     draws: int | None = None,
+    threshold: float | None = None,
     estimators: Choice = None,
     bounds: Choice = None,
 ) -> Bracket:
@@ -42,13 +43,19 @@ def probability(
     importance sampling where that is to be believed, and at "thorough" of splitting where importance sampling refuses. They can miss failures;
     the ends cannot. ``parts`` holds every method's own bracket with its figures: ``dict(answer.parts)["importance_sampling"].diagnostics``.
 
+    With a ``threshold`` the only question is on which side of it p lies, and draws stop as soon as the bracket excludes it
+    (:func:`brittle.noise.sequential.sequential`); proofs are sought only where the draws did not decide.
+
     law      a noise law, which moves "x", or laws by leaf (inputs, parameters, both). Noise is unclipped unless
              ``law.clipped(low, high)`` says otherwise. The region of the problem is not looked at, and may be left out
     effort   "quick", "standard" or "thorough": 500, 2,000 or 20,000 draws per example, and which bounds certify
     ends     "both", or "lower" / "upper" alone: no certificate is sought for the lower end; the other end stays open
     seed     of the draws
-    draws    per example, instead of those of the effort
+    draws    per example, instead of those of the effort; with a threshold at most so many, by default ten times those of the effort
+    threshold   a probability in (0, 1)
     estimators, bounds   names or functions to use instead of the portfolio
+    Status: "ok"; "misclassified" where the property fails without noise (the bracket is that of p all the same); "not certified: ..." where no
+    upper end is proved although one was sought, "not estimated: ..." where a method for rare failures refused, or both; "undecided after n draws".
     Errors: InputError for an unknown leaf, a law that is none, a level outside (0, 1).
 
     >>> from brittle.laws import UniformBall
@@ -64,12 +71,17 @@ def probability(
         raise InputError("ends", '"both", "lower" or "upper"', repr(ends), "choose one of these")
     if effort not in EFFORTS:
         raise InputError("effort", " | ".join(EFFORTS), effort, "choose one of these")
-    offered = {"draws": DRAWS[effort] if draws is None else draws}
+    if threshold is not None and estimators is not None:
+        raise InputError("threshold", "no estimators beside it", estimators, "leave one of the two out")
+    if draws is None:
+        draws = DRAWS[effort] * (1 if threshold is None else 10)
+    offered: dict[str, object] = {"draws": draws}
+    offered |= {} if threshold is None else {"threshold": threshold}
     offered |= {} if ends == "lower" else {"certify": partial(_certified, effort=effort, bounds=bounds)}
+    methods = _estimators(estimators, problem, effort, threshold)
     with meter.measure() as passes:
-        parts = _asked(
-            problem, laws, _estimators(estimators, problem, effort), offered, seed, level, estimators is None
-        )
+        wrong = (problem.margin() <= 0).tolist()
+        parts = _asked(problem, laws, methods, offered, seed, level, estimators is None)
         if estimators is None and effort == "thorough":
             parts += _fallback(problem, laws, dict(parts), seed, level)
     if not parts:
@@ -78,16 +90,9 @@ def probability(
     answer, speakers = merged(_open(answer, ends), [part for part in parts if part[1].estimate is not None])
     count = len(problem)
     cost = Cost(passes.forward / count, passes.backward / count, passes.seconds)
-    doubts = (*answer.doubts, *contradiction(answer, speakers))
-    return replace(answer, cost=cost, doubts=doubts, status=_reached(answer))
-
-
-def _reached(answer: Bracket) -> tuple[str, ...]:
-    """The statuses, without what one bound could not prove where another one did."""
-    return tuple(
-        "ok" if kind == "proved" and status.startswith("not certified") else status
-        for kind, status in zip(answer.kinds.upper, answer.status, strict=True)
-    )
+    doubts = (*warnings(answer, speakers), *contradiction(answer, speakers))
+    status = statuses(answer, wrong, speakers, ends != "lower", threshold)
+    return replace(answer, cost=cost, doubts=doubts, status=status)
 
 
 def _asked(
@@ -99,14 +104,17 @@ def _asked(
     level: float,
     thrift: bool,
 ) -> list[tuple[str, Bracket]]:
-    """Every method's own bracket. With ``thrift``, estimators after the first see only the examples on which it saw too little."""
+    """Every method's own bracket. With ``thrift``, estimators after the first see only the examples on which it saw too little, and nobody
+    sees those on which a sequential method has decided."""
     parts: list[tuple[str, Bracket]] = []
     for name, function in methods:
         certifies = proves(function)
         if certifies and "certify" not in offered:
             continue  # the upper end was not asked for
         ask = lambda some, f=function: f(some, laws, seed=seed, level=level, **_accepted(f, offered))
-        where = rare(parts[0][1]) if thrift and parts and not certifies else torch.ones(len(problem), dtype=torch.bool)
+        where = torch.ones(len(problem), dtype=torch.bool)
+        if thrift and parts:
+            where = undecided(parts[0][1]) & (where if certifies else rare(parts[0][1]))
         part = on_some(ask, problem, where)
         parts += [] if part is None else [(name, part)]
     return parts
@@ -123,11 +131,13 @@ def _fallback(
     return [] if part is None else [("splitting", part)]
 
 
-def _estimators(choice: Choice, problem: Problem, effort: str) -> list[tuple[str, Callable]]:
+def _estimators(choice: Choice, problem: Problem, effort: str, threshold: float | None) -> list[tuple[str, Callable]]:
     """Named ones, or the portfolio: estimators first, those of less effort before others, so that plain draws speak first."""
     if choice is not None:
         return chosen("noise", choice, problem, effort, "probability")
     found = sorted(portfolio("noise", effort, "probability"), key=lambda m: (proves(m), EFFORTS.index(m.about.effort)))
+    if threshold is not None:
+        found = [method("noise", "sequential"), *(m for m in found if proves(m))]
     return [(m.name, m) for m in found]
 
 
