@@ -1,4 +1,4 @@
-"""Exact radii of linear classifiers, and how far any classifier could be from its examples."""
+"""Exact radii of linear classifiers."""
 
 from math import inf
 
@@ -20,13 +20,3 @@ def linear_radii(weights: Tensor, x: Tensor, labels: Tensor) -> Tensor:
     between = torch.cdist(weights[labels], weights, compute_mode="donot_use_mm_for_euclid_dist")
     rival = torch.arange(len(weights)) != labels[:, None]
     return torch.where(rival, margins / between.clamp_min(1e-300), inf).min(1).values.clamp_min(0)
-
-
-def half_distances(x: Tensor, labels: Tensor) -> Tensor:
-    """Half the distance to the nearest example of another class, (N,): the radii of the nearest-neighbour rule on these examples.
-
-    >>> half_distances(torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([0, 1, 1])).tolist()
-    [0.5, 0.5, 2.5]
-    """
-    distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
-    return torch.where(labels[:, None] == labels, inf, distance).min(1).values / 2

@@ -5,12 +5,14 @@ label exactly is the last row of A^-1, proportional to the last column of Q; the
 """
 
 from collections.abc import Mapping
-from math import exp, lgamma, pi, sqrt
+from math import sqrt
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.functional import softplus
 
-from brittle.randomness import generator
+from brittle.randomness import fold, generator
+from brittle.studies._codebooks import expected_compression, exponential_points
 from brittle.studies._medians import mean_of, median_of
 from brittle.studies._parts import Part, curve, measured, verdict
 from brittle.studies._study import Claim, Plot, Table
@@ -21,15 +23,6 @@ DIMENSIONS = range(7, 18)
 HIDDEN, BATCH, RATE = 3000, 256, 3e-3
 PUBLISHED = {"phi": 0.3280, "cos θ₁": 0.3645, "mean difference": 0.0367}  # means of the paper's 18 valid runs
 EXAMPLE = {"phi": 0.1480, "cos θ₁": 0.1665, "cos θ₂": 0.9942}  # its Experiment 9
-
-
-def expected_phi(d: int) -> float:
-    """E phi = Gamma(d/2) / (sqrt(pi) Gamma((d+1)/2)), since phi^2 ~ Beta(1/2, (d-1)/2).
-
-    >>> [round(expected_phi(d), 4) for d in (7, 12, 1000)]
-    [0.3125, 0.2352, 0.0252]
-    """
-    return exp(lgamma(d / 2) - lgamma((d + 1) / 2)) / sqrt(pi)
 
 
 def steps(d: int) -> int:
@@ -48,22 +41,20 @@ def probe(d: int, run: int, loss: str, hidden: int, updates: int, seed: int) -> 
     loss "squared" or "logistic" on the labels -1, 1; Adam, batches drawn afresh from the 2^d points. phi = |R_dd| / |a_d|;
     cosine_1, cosine_2: |cos| of the trained end-to-end vector with a_d and with the last row of A^-1; accuracy over all points.
     """
-    random = generator(seed, "probe", d, run)
-    mix = torch.randn(d, d, generator=random, dtype=torch.float64)
-    network = nn.Sequential(nn.Linear(d, hidden, bias=False), nn.Linear(hidden, 1, bias=False))
-    with torch.no_grad():
-        for layer in network:
-            layer.weight.uniform_(-1, 1, generator=random).div_(sqrt(layer.in_features))
-    optimiser = torch.optim.Adam(network.parameters(), lr=RATE)
+    random = generator(seed, "probe training", d, run)
+    mix = exponential_points(d, 2, seed=fold(seed, "probe", run)).matrix
+    uniform = lambda *shape: (2 * torch.rand(*shape, generator=random) - 1) / sqrt(shape[-1])
+    hidden_layer, readout = uniform(hidden, d).requires_grad_(), uniform(1, hidden).requires_grad_()
+    optimiser = torch.optim.Adam([hidden_layer, readout], lr=RATE)
     narrow = mix.float()
     for _ in range(updates):
         z = torch.randint(0, 2, (BATCH, d), generator=random).float() * 2 - 1
-        score, label = network(z @ narrow.T)[:, 0], z[:, -1]
-        error = (score - label).square() if loss == "squared" else nn.functional.softplus(-label * score)
+        score, label = (z @ narrow.T @ hidden_layer.T @ readout.T)[:, 0], z[:, -1]
+        error = (score - label).square() if loss == "squared" else softplus(-label * score)
         optimiser.zero_grad()
         error.mean().backward()
         optimiser.step()
-    looked_at = (network[1].weight.double() @ network[0].weight.double())[0].detach()
+    looked_at = (readout.detach().double() @ hidden_layer.detach().double())[0]
     return {**cosines(mix, looked_at), "accuracy": accuracy(mix, looked_at)}
 
 
@@ -119,7 +110,7 @@ def claims(at12: list[dict], logistic: list[dict], squared: Mapping[int, list[di
             f"{PAPER}, linear experiment, d = 12",
             verdict(matches, "only when"),
             f"squared loss, {len(at12)} runs with accuracy 1: mean φ {phi}, |cos θ₁| {first}, |cos θ₂| {second}; the paper's 18 runs: "
-            f"{PUBLISHED['phi']}, {PUBLISHED['cos θ₁']}. E φ = {expected_phi(12):.3f} without selection by accuracy.",
+            f"{PUBLISHED['phi']}, {PUBLISHED['cos θ₁']}. E φ = {expected_compression(12):.3f} without selection by accuracy.",
         ),
         Claim(
             "The theoretical and the measured compression coincide for d = 7 … 17",
@@ -151,7 +142,7 @@ def table(at12: list[dict], logistic: list[dict]) -> Table:
             ("mean of |φ − |cos θ₁||", None, PUBLISHED["mean difference"], difference(at12), difference(logistic)),
         ),
         f"One hidden layer of {HIDDEN} linear units, {steps(12)} Adam steps on batches of {BATCH}; runs count only where all 4,096 points are labelled "
-        f"correctly. E φ = {expected_phi(12):.4f}: the paper's 0.328 lies above it, which points to selection by accuracy or to few runs.",
+        f"correctly. E φ = {expected_compression(12):.4f}: the paper's 0.328 lies above it, which points to selection by accuracy or to few runs.",
     )  # fmt: skip
 
 
@@ -167,7 +158,7 @@ def plots(squared: Mapping[int, list[dict]], logistic: list[dict]) -> tuple[Plot
             (
                 measured("φ of the same matrices (theory)", dimensions, means("phi")),
                 measured("|cos θ₁| of the trained networks", [d + 0.15 for d in dimensions], means("cosine_1")),
-                curve("E φ", dimensions, [expected_phi(d) for d in dimensions]),
+                curve("E φ", dimensions, [expected_compression(d) for d in dimensions]),
             ),
             "Means over the runs with accuracy 1, 1.96 standard errors either side; squared loss.",
         ),

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from brittle.randomness import generator
-from brittle.studies._compression_geometry import half_distances, linear_radii
+from brittle.randomness import fold
+from brittle.studies._codebooks import codebook
+from brittle.studies._compression_geometry import linear_radii
 from brittle.studies._medians import Middle, median_of, slope
 from brittle.studies._parts import Part, curve, measured, verdict
 from brittle.studies._study import Claim, Plot, Table
@@ -19,9 +20,8 @@ ADAM_STEPS, RATE = 600, 1e-2  # of the run with softmax cross-entropy: training 
 
 def training_time(d: int, run: int, seed: int) -> dict:
     """Median radius / half distance to the nearest codeword, after gradient descent on the squared loss and after softmax cross-entropy."""
-    x = torch.randn(d, d, generator=generator(seed, "codewords", d, run), dtype=torch.float64)
-    labels = torch.arange(d)
-    best = half_distances(x, labels)
+    book = codebook(d, seed=fold(seed, "training", run))
+    x, labels, best = book.x, book.labels, book.half_distance
     ratio = lambda weights: float((linear_radii(weights, x, labels) / best).median())
     return {"squared": [ratio(descended(x, t)) for t in STEPS], "cross-entropy": ratio(softmax(x, labels))}
 
