@@ -60,6 +60,7 @@ def calls(linear, x, labels):
         "radius": lambda: bt.radius(problem, **quick),
         "accuracy": lambda: bt.accuracy(problem, **quick),
         "probability": lambda: bt.probability(problem, bt.Gaussian(0.1), draws=20, **quick),
+        "population": lambda: bt.population(problem, bt.Gaussian(0.1)),
         "tolerated_noise": lambda: bt.tolerated_noise(problem, bt.Gaussian(0.1), points=8, **quick),
         "optimum": lambda: bt.optimum(torch.eye(3), torch.arange(3)),
         "Subspace": lambda: bt.Subspace.span(x),

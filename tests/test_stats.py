@@ -13,6 +13,7 @@ from brittle.stats import (
     clopper_pearson,
     confidence_sequence,
     log_mixture,
+    mean_lower,
     union_confidence,
 )
 
@@ -115,3 +116,30 @@ def test_a_confidence_sequence_covers_at_all_times_at_once(p):
     assert float(below.double().mean()) <= 0.1 + error and float(above.double().mean()) <= 0.1 + error
     assert float((below | above).double().mean()) <= 0.1 + error  # one martingale: not even both together
     assert float((below | above).double().mean()) >= 0.02
+
+
+def test_the_bet_on_a_mean_is_fair():
+    """Over all outcomes of three draws from {0, 0.3, 1} the mixture has mean 1, and the limit is where it is 1 / tail."""
+    values, chances = torch.tensor([[0.0, 0.3, 1.0], [0.2, 0.5, 0.3]], dtype=torch.float64)
+    m, stakes = float((values * chances).sum()), [1.0, *(2.0**-j for j in range(1, 9))]
+    bet = lambda v, m: sum(w * math.prod(1 - c + c * x / m for x in v) for c, w in zip(stakes, [0.5, *[1 / 16] * 8]))
+    total = sum(
+        float(chances[[a, b, c]].prod()) * bet(values[[a, b, c]].tolist(), m)
+        for a in range(3)
+        for b in range(3)
+        for c in range(3)
+    )
+    assert total == pytest.approx(1, rel=1e-12)
+    drawn = values[torch.multinomial(chances, 200, replacement=True, generator=torch.Generator().manual_seed(1))]
+    assert bet(drawn.tolist(), mean_lower(drawn, 0.05)) == pytest.approx(20, rel=1e-4)
+    assert mean_lower(torch.zeros(10), 0.05) == 0
+
+
+def test_the_limit_of_a_mean_covers_and_beats_hoeffding_where_values_hardly_vary():
+    source = torch.Generator().manual_seed(2)
+    clusters = torch.rand(300, 80, generator=source) < 0.3
+    values = clusters * torch.rand(300, 80, generator=source)  # mean 0.15
+    missed = sum(1 - mean_lower(1 - v, 0.1) < 0.15 for v in values) / 300
+    assert 0.003 < missed <= 0.1 + 2 * math.sqrt(0.1 * 0.9 / 300)
+    calm = 0.5 + 0.02 * torch.rand(200, generator=source)
+    assert float(calm.mean()) - mean_lower(calm, 0.05) < 0.25 * math.sqrt(math.log(20) / 400)

@@ -31,6 +31,7 @@ _HOME = {
     "radius": "questions.radius",
     "accuracy": "questions.accuracy",
     "probability": "questions.probability",
+    "population": "questions.population",
     "tolerated_noise": "questions.tolerated_noise",
     "optimum": "questions.optimum",
     "diagnose": "questions.diagnose",
