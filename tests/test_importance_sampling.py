@@ -19,7 +19,8 @@ from brittle.sources.embedded import embedded
 from half_spaces import tail
 from zoo import CASES
 
-TILTED = [bt.Gaussian(0.7), bt.UniformBall(1.5, inf), bt.UniformBall(1.5, 2), bt.UniformSphere(1.5, 2)]
+TILTED = [bt.Gaussian(0.7), *(make(1.5, p) for make in (bt.UniformBall, bt.UniformSphere) for p in (1, 2, inf))]
+SMOOTH = [law for law in TILTED if getattr(law, "p", 2) != 1]  # one coordinate is the worst direction of an l1 ball: see test_tilts.py
 
 
 def half_space(distance, n=3, count=1, weight=None):
@@ -129,7 +130,7 @@ def test_probabilities_down_to_the_floor(beta):
     assert below.status == ("below 1e-300",) and below.estimate == 1e-300 and below.interval.tolist() == [[0.0, 1e-300]]
 
 
-@pytest.mark.parametrize("law", TILTED, ids=str)
+@pytest.mark.parametrize("law", SMOOTH, ids=str)
 @pytest.mark.parametrize("n, distance", [(3, 1.0), (64, 0.9)])
 def test_half_spaces_under_every_law(law, n, distance):
     answer = importance_sampling(half_space(distance, n, 20), {"x": law}, lines=0)
@@ -270,8 +271,8 @@ def test_what_cannot_be_estimated_is_said(method):
     assert any("refused 2 of 2" in doubt for doubt in constant.doubts)
     wrong = said(half_space(-1.0))
     assert wrong.status == ("misclassified",) and wrong.estimate.isnan() and wrong.lower == 0 and wrong.upper == 1
-    strange = said(half_space(1.0), bt.UniformSphere(1.0, p=1))
-    assert "does not handle UniformSphere" in strange.status[0] and strange.estimate.isnan()
+    strange = said(half_space(1.0), bt.Replace(1))
+    assert "does not handle Replace" in strange.status[0] and strange.estimate.isnan()
     missing = {"samples": 10} if method is importance_sampling else {"lines": 3}
     with pytest.raises(bt.InputError):
         method(half_space(1.0), {"x": bt.Gaussian(1.0)}, **missing)

@@ -67,7 +67,7 @@ def cast(
     question: Problem, laws: Mapping[str, Law], design: Design, own: Tensor, lines: Sequence[int], seed: int, name: str
 ) -> Bundle:
     """``lines[l]`` random lines for each lane l; ``name`` separates the draws of one method from those of another."""
-    shift = {k: _sigma(law) * design.tilt[k] for k, law in laws.items()}
+    shift = {k: _normal(law).gathered(design.tilt[k]) for k, law in laws.items()}
     length = torch.stack([v.square().sum(1) for v in shift.values()]).sum(0).sqrt().clamp_min(1e-300)
     direction = {k: v / length[:, None] for k, v in shift.items()}
     lane = torch.repeat_interleave(torch.arange(len(lines)), torch.tensor(lines, dtype=torch.long))
@@ -82,8 +82,8 @@ def cast(
     along = torch.stack([(normal[k] * direction[k][lane]).sum(1) for k in laws]).sum(0)
     for k, law in laws.items():
         centre = norms.flat(question.centre[k]).cpu().double()[example]
-        start[k] = centre + _sigma(law) * (normal[k] - along[:, None] * direction[k][lane])
-    return Bundle(lane, example, start, {k: _sigma(law) * direction[k] for k, law in laws.items()}, own)
+        start[k] = centre + _normal(law).spread(normal[k] - along[:, None] * direction[k][lane])
+    return Bundle(lane, example, start, {k: _normal(law).spread(direction[k]) for k, law in laws.items()}, own)
 
 
 def log_masses(question: Problem, bundle: Bundle, beta: Tensor) -> Tensor:
@@ -179,6 +179,6 @@ def _heights(question: Problem, bundle: Bundle, line: Tensor, t: Tensor) -> Tens
     return height.nan_to_num(nan=-1.0, posinf=1e300, neginf=-1e300)
 
 
-def _sigma(law: Law) -> float:
+def _normal(law: Law) -> Gaussian:
     assert isinstance(law, Gaussian)
-    return law.sigma
+    return law

@@ -55,7 +55,8 @@ def importance_sampling(
     more than 3 standard errors with line sampling (:mod:`brittle.noise.line_sampling`) on the likeliest rival.
 
     problem  its region is not looked at, and may be absent
-    laws     by leaf: Gaussian, UniformBall and UniformSphere of p = 2, UniformBall of p = inf; with or without a clip. Others are refused by status
+    laws     by leaf: Gaussian, UniformBall, UniformSphere; with or without a clip. Others are refused by status. In an l1 ball single coordinates
+             are hard: where the failing direction has one large entry the weights are heavy, and refused when they are too heavy
     seed     of the draws; they depend on it, the leaf and the identity of the example alone
     samples  draws per example; the search costs about 60 forward and 60 backward passes on top
     lines    of the check for Gaussian noise, about 15 forward passes each; 0: no check
@@ -153,7 +154,9 @@ def _draw_block(
 ) -> None:
     samples, lanes = drawn.scores.shape[1], torch.bincount(design.example, minlength=len(question))[examples].tolist()
     at = 0
-    tilt = {k: torch.zeros(len(examples), max(lanes) + 1, v.shape[1], dtype=torch.float64) for k, v in design.tilt.items()}
+    tilt = {
+        k: torch.zeros(len(examples), max(lanes) + 1, v.shape[1], dtype=torch.float64) for k, v in design.tilt.items()
+    }
     share = torch.full((len(examples), max(lanes) + 1), -inf, dtype=torch.float64)
     delta = {k: torch.empty(len(examples), samples, v.shape[1], dtype=torch.float64) for k, v in design.tilt.items()}
     for i, own in enumerate(lanes):  # lanes of one example are neighbours, examples in rising order

@@ -10,7 +10,8 @@ from torch import Tensor
 from brittle import meter
 from brittle.about import About
 from brittle.errors import InputError
-from brittle.laws import Gaussian, Law, UniformBall, UniformSphere
+from brittle.laws import Law
+from brittle.noise import _normal_map
 from brittle.noise._design import perturbed
 from brittle.noise._moving import check_level, moving, sizes
 from brittle.noise._rare import estimated, refused_laws
@@ -51,7 +52,7 @@ def splitting(
     of moves are accepted or fewer than 30 % of the copies moved at some level, or when replicas differ by a factor of 3 in the mean. Failures
     behind a barrier of large margins can be missed. Works on any network and finds modes that gradients miss, at 100 times the cost.
 
-    laws       by leaf: Gaussian, UniformBall and UniformSphere with p in {1, 2}, UniformBall of p = inf, with or without a clip
+    laws       by leaf: Gaussian, UniformBall, UniformSphere, Replace, with or without a clip
     particles  per replica; replicas at least 3; moves of every copy at every level; levels at most: 2^-levels is the least p that is reached
     Returns ``diagnostics``: acceptance, moved and distinct (the least of all levels), relative_error (N,), replicas (N, R): log p of each.
     Errors: InputError for an unknown leaf, a clean point outside the clip, too few particles or replicas, a level outside (0, 1).
@@ -74,7 +75,7 @@ def splitting(
         if not (isinstance(value, int) and value >= least):
             raise InputError(name, f"a whole number >= {least}", value, f"write for example {name}={10 * least}")
     question, count = moving(problem, laws), len(problem)
-    unknown = refused_laws(problem, laws, _knows, "splitting")
+    unknown = refused_laws(problem, laws, _normal_map.knows, "splitting")
     if unknown is not None:
         return unknown
     with meter.measure() as passes:
@@ -119,7 +120,7 @@ def _run(
 ) -> Run:
     """One example by itself, so that no rounding of a batch can steer the chains."""
     sources = [generator(seed, "splitting", int(one.index[0]), r) for r in range(replicas)]
-    ambient = {k: size + _extra(laws[k]) for k, size in sizes(one).items()}
+    ambient = {k: _normal_map.coordinates(laws[k], size) for k, size in sizes(one).items()}
     state = {
         k: torch.stack([torch.randn((particles, m), generator=s, dtype=torch.float64) for s in sources])
         for k, m in ambient.items()
@@ -191,34 +192,12 @@ def _refill(one: Problem, laws: Mapping[str, Law], state: dict[str, Tensor], hei
 
 def _heights(one: Problem, laws: Mapping[str, Law], state: Mapping[str, Tensor]) -> Tensor:
     """Margins (M,) in float64 of the points that the standard normals (..., m) stand for; -1 for logits that are not finite."""
-    delta = {k: _noise(law, state[k].reshape(-1, state[k].shape[-1])) for k, law in laws.items()}
+    clean = {k: v.detach().reshape(-1).cpu().double() for k, v in one.centre.items()}  # one example: its numbers in a row
+    delta = {k: _normal_map.noise(law, state[k].flatten(0, -2), clean[k]) for k, law in laws.items()}
     same = torch.zeros(len(next(iter(delta.values()))), dtype=torch.long)
     with torch.no_grad():
         rows = one.take(same).rows(perturbed(one, same, delta))
     return margin(rows, one.spec.rank).double().cpu().nan_to_num(nan=-1.0)
-
-
-def _knows(law: Law) -> bool:
-    return isinstance(law, (Gaussian, UniformBall)) or (isinstance(law, UniformSphere) and law.p in (1, 2))
-
-
-def _extra(law: Law) -> int:
-    """Coordinates of the sphere beyond those of the ball that is its projection: two for p = 2, one for p = 1."""
-    return {2: 2, 1: 1}.get(int(law.p), 0) if isinstance(law, UniformBall) and law.p < inf else 0
-
-
-def _noise(law: Law, g: Tensor) -> Tensor:
-    """The noise (M, D) that a standard normal (M, m) is mapped to; exactly the law for normal g."""
-    if isinstance(law, Gaussian):
-        return law.sigma * g
-    assert isinstance(law, (UniformBall, UniformSphere))
-    if law.p == inf:
-        return law.radius * torch.erf(g / sqrt(2))
-    kept = g.shape[1] - _extra(law)
-    if law.p == 2:
-        return law.radius * g[:, :kept] / torch.linalg.vector_norm(g, dim=1, keepdim=True)
-    laplace = -g.sign() * (log(2) + torch.special.log_ndtr(-g.abs()))
-    return law.radius * laplace[:, :kept] / laplace.abs().sum(1, keepdim=True)
 
 
 def _spread(logs: Tensor, mean: Tensor, particles: Tensor) -> Tensor:
