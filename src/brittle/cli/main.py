@@ -17,6 +17,7 @@ import typer
 from brittle import __version__
 from brittle.cli.audit import audit
 from brittle.cli.doctor import doctor
+from brittle.cli.harden import harden
 from brittle.cli.list import list_methods
 from brittle.cli.report import report
 from brittle.cli.reproduce import reproduce
@@ -39,8 +40,8 @@ app = typer.Typer(
     "Exit codes: 0 fine, 1 verification failed, 2 invalid evidence, 3 usage or input error.",
 )
 for name, command in (
-    ("doctor", doctor), ("audit", audit), ("show", show), ("report", report), ("verify", verify), ("reproduce", reproduce),
-    ("list", list_methods),
+    ("doctor", doctor), ("audit", audit), ("show", show), ("report", report), ("verify", verify), ("harden", harden),
+    ("reproduce", reproduce), ("list", list_methods),
 ):  # fmt: skip
     app.command(name)(command)
 

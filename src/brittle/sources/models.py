@@ -22,7 +22,7 @@ def load_model(spec: str, factory: str | None = None, trust_pickle: bool = False
 
     spec          ``file.py:object``                   a module, or a function without arguments that returns one
                   ``program.pt2``                      a program saved by ``torch.export.save``
-                  ``weights.safetensors@file.py:name`` weights for the module that the factory ``name`` returns
+                  ``weights.safetensors@file.py:name`` weights for the module that the factory ``name`` returns, or for ``@demo:NAME``
                   ``state.pt@file.py:name``            a state dict, read with ``weights_only``
                   ``demo:NAME``                        an embedded network: mlp, hardened, cnn, gru
     factory       ``file.py:name``, where it is not part of ``spec``
@@ -122,9 +122,9 @@ def _with_weights(path: Path, builder: str | None, state: dict) -> nn.Module:
             "model",
             "a factory for the weights",
             f"{path.name} alone, which holds tensors and no architecture",
-            f"write {path.name}@file.py:factory, or add --factory file.py:factory",
+            f"write {path.name}@file.py:factory or @demo:mlp, or add --factory file.py:factory",
         )
-    module = _from_python(builder)
+    module = load_model(builder) if builder.startswith("demo:") else _from_python(builder)
     if not isinstance(module, nn.Module):
         raise InputError("factory", "a torch.nn.Module", type(module).__name__, f"let {builder} return the module")
     try:
