@@ -51,6 +51,43 @@ def test_each_example_has_its_own_search():
         assert alone.lower == whole.lower[i] and alone.upper == whole.upper[i] and alone.estimate == whole.estimate[i]
 
 
+def test_random_noise_over_the_worst_change():
+    """A half-space at distance d in n dimensions: noise of length s reaches it at sqrt(n) d / s standard deviations, so s / d = sqrt(n) / beta."""
+    n, target = 50, 1e-6
+    module = nn.Linear(n, 1).double()
+    with torch.no_grad():
+        module.weight.copy_(torch.ones(1, n)), module.bias.fill_(0.0)
+    x = torch.tensor([[0.2], [0.4], [-0.1]]).double().expand(3, n)
+    problem = bt.Problem(module, x, torch.ones(3).long(), bt.Ball(p=2, radius=1.0))
+    noise = tolerated_noise(problem, bt.Gaussian(n**-0.5), target=target)
+    ratio = noise.over(bt.radius(problem))
+    exact = n**0.5 / -float(ndtri(target))
+    assert bool((ratio.lower[:2] <= exact).all()) and bool((exact <= ratio.upper[:2]).all())
+    assert (
+        ratio.estimate[:2].tolist() == pytest.approx([exact] * 2, rel=0.1)
+        and ratio.quantity == "noise scale over radius"
+    )
+    assert ratio.kinds.lower[:2] == ("proved",) * 2 and ratio.kinds.upper[:2] == ("statistical",) * 2
+    assert ratio.methods.lower[0].startswith("probability over ") and ratio.confidence == noise.confidence
+    assert ratio.status == ("ok", "ok", "misclassified") and ratio.upper[2] == inf and ratio.lower[2] == 0
+    with pytest.raises(bt.BracketError):
+        noise.over(bt.radius(problem.take(torch.tensor([0]))))
+
+
+def test_an_open_end_stays_open_in_a_quotient():
+    problem = line([1e4])
+    noise = tolerated_noise(problem, bt.Gaussian(1.0), target=1e-3, effort="quick", reach=4.0, points=16)
+    ratio = noise.over(bt.radius(problem.within(bt.Ball(p=2, radius=1.0)), effort="quick"))
+    assert ratio.upper == inf and ratio.kinds.upper == ("none",) and 0 < float(ratio.lower) <= 4e-4
+
+
+def test_a_network_that_no_bound_knows_says_so():
+    stairs = bt.Problem(lambda x: 4.0 + (4 * x).floor() / 4, torch.zeros(1, 1).double(), torch.tensor([1]))
+    answer = tolerated_noise(stairs, bt.Gaussian(1.0), target=1e-2, effort="quick", points=32)
+    assert answer.status[0].startswith("not certified: ") and answer.lower == 0 and answer.kinds.lower == ("none",)
+    assert 1.2 < float(answer.estimate) < float(answer.upper) < inf  # P(g < -3.75 / s) = 1e-2 at 1.61
+
+
 @pytest.mark.parametrize(
     "options, law",
     [

@@ -143,6 +143,50 @@ class Bracket:
             (*self.parts, *other.parts),
         )
 
+    def over(self, other: "Bracket") -> "Bracket":
+        """The quotient of two quantities that are not negative, example by example: ``[lower / other.upper, upper / other.lower]``.
+
+        An end is as well founded as the weaker of the two that make it, and unknown (0 or inf) where one of them is. ``estimate`` is divided by
+        the other's estimate where it has one, else by its upper end, which for a radius is the attack's. Status "misclassified" where either says so;
+        there 0 / 0 leaves both ends open.
+
+        >>> one = lambda low, high: Bracket("radius", torch.tensor([low]).double(), torch.tensor([high]).double(),
+        ...     Ends(("proved",), ("witnessed",)), ("ok",), Ends(("a",), ("b",)))
+        >>> one(2.0, 3.0).over(one(0.5, 1.0))
+        Bracket(radius over radius: [2, 6]; proved below, proved above)
+        """
+        if len(self) != len(other):
+            raise BracketError(f"cannot divide brackets of {len(self)} examples by brackets of {len(other)}")
+        ends, kinds = [], []
+        pairs = ((self.lower, other.upper, self.kinds.lower, other.kinds.upper, 0.0),
+                 (self.upper, other.lower, self.kinds.upper, other.kinds.lower, inf))  # fmt: skip
+        for above, below, mine, its, open_ in pairs:
+            value = above / below
+            known = value.isfinite() & torch.tensor(["none" not in pair for pair in zip(mine, its, strict=True)])
+            ends.append(torch.where(known, value * (1 - 2**-50 if open_ == 0 else 1 + 2**-50), open_))
+            weak = ["statistical" if "statistical" in pair else "proved" for pair in zip(mine, its, strict=True)]
+            kinds.append(tuple(w if k else "none" for w, k in zip(weak, known.tolist(), strict=True)))
+        wrong = ["misclassified" in pair for pair in zip(self.status, other.status, strict=True)]
+        said = zip(wrong, self.status, other.status, strict=True)
+        under = other.upper if other.estimate is None else other.estimate
+        named = lambda a, b: tuple(" over ".join(pair) for pair in zip(a, b, strict=True))
+        return Bracket(
+            f"{self.quantity} over {other.quantity}",
+            ends[0],
+            ends[1],
+            Ends(kinds[0], kinds[1]),
+            tuple("misclassified" if w else b if a == "ok" else a for w, a, b in said),
+            Ends(named(self.methods.lower, other.methods.upper), named(self.methods.upper, other.methods.lower)),
+            Ends(
+                union_confidence(self.confidences.lower, other.confidences.upper),
+                union_confidence(self.confidences.upper, other.confidences.lower),
+            ),
+            cost=self.cost + other.cost,
+            doubts=tuple(dict.fromkeys((*self.doubts, *other.doubts))),
+            estimate=None if self.estimate is None else self.estimate / under,
+            level=self.level,
+        )
+
     def take(self, indices: Tensor) -> "Bracket":
         """The bracket of some of the examples."""
         at = indices.cpu()

@@ -39,7 +39,12 @@ def tolerated_noise(
     law      gives the shape of the noise; scales are multiples of it. Laws of several leaves are scaled together
     target   a probability in (0, 0.5)
     reach    scales from 1 / reach to reach are looked at, on a grid of ``points`` in equal ratios (by default 7 %): the resolution of the answer
-    Status: "misclassified" (bracket [0, 0]), "ok". An end that is not found is 0 or inf, of kind "none".
+    Status: "misclassified" (bracket [0, 0]); "not certified: ..." where nothing is proved at any scale visited; "ok". An end that is not found is 0
+    or inf, of kind "none".
+
+    How much longer random noise must be than the worst change: let the law have length 1 in the norm of the ball (``UniformSphere(1.0)``, or
+    ``Gaussian(n ** -0.5)`` for n features) and divide, ``tolerated_noise(problem, law).over(radius(problem))``. A half-space that noise of
+    scale s reaches at beta standard deviations has the ratio ``sqrt(n) / beta``.
     Errors: InputError for a target outside (0, 0.5), a clipped law (its scale does not stretch the clip), a bad effort or reach.
 
     >>> from brittle.laws import Gaussian
@@ -58,9 +63,11 @@ def tolerated_noise(
         some, _scaled(laws, float(grid[k])), effort=effort, seed=seed, **options
     )
     proofs = [m.name for m in portfolio("noise", effort, "probability") if proves(m)]
+    reasons: dict[int, str] = {}
 
     def proved(some: Problem, k: int) -> Tensor:
         answer = at(some, k, ends="upper", estimators=proofs)
+        reasons.update(zip(some.index.tolist(), answer.status, strict=True))
         return torch.tensor([kind == "proved" for kind in answer.kinds.upper]) & (answer.upper <= target)
 
     def below(some: Problem, k: int) -> Tensor:  # not yet above the target with confidence
@@ -92,7 +99,10 @@ def tolerated_noise(
         low,
         high,
         Ends(kind(low, wrong, "proved"), kind(high, wrong, "statistical")),
-        tuple("misclassified" if w else "ok" for w in wrong.tolist()),
+        tuple(
+            "misclassified" if w else "ok" if low > 0 or reasons.get(i) is None else reasons[i]
+            for w, low, i in zip(wrong.tolist(), low.tolist(), problem.index.tolist(), strict=True)
+        ),
         Ends(("probability",) * count, ("monte_carlo",) * count),
         Ends(1.0, level),
         cost=Cost(passes.forward / count, passes.backward / count, passes.seconds),
