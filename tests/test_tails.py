@@ -120,6 +120,63 @@ def test_sums_of_many_uniform_numbers_against_many_digits():
         assert tails.log_cube(tensor(t), tails.lengths(torch.ones(1, n).double())) >= log(float(exact) * ratio) - 1e-6
 
 
+def infimum(height, start) -> float:
+    """The minimum over s of a smooth function with 40 digits: the zero of its derivative."""
+    with mpmath.workdps(40):
+        s = mpmath.findroot(lambda v: mpmath.diff(height, v), start, solver="anderson", verify=False)
+        return float(height(s))
+
+
+def cube_chernoff(row: list[float], t: float) -> float:
+    height = lambda s: sum(mpmath.log(mpmath.sinh(s * w) / (s * w)) for w in row) - s * t
+    return infimum(height, (mpmath.mpf("0.1"), mpmath.mpf(20)))
+
+
+def cross_chernoff(row: list[float], t: float, degrees: int) -> float:
+    """Over z > 0, v = z / (1 + z) of the largest v allowed."""
+    largest = max(map(abs, row))
+    v = lambda z: z / (1 + z) / largest
+    height = lambda z: degrees * mpmath.log(1 - t * v(z)) - sum(mpmath.log(1 - (w * v(z)) ** 2) for w in row)
+    return infimum(height, (mpmath.mpf("0.05"), mpmath.mpf(8)))
+
+
+@pytest.mark.parametrize("which", [0, 2, 3])
+def test_the_cube_has_chernoffs_bound_to_six_digits(which):
+    row = directions(12)[which]
+    for share in (0.2, 0.5, 0.8):
+        t = share * float(row.abs().sum())
+        exact = cube_chernoff(row.tolist(), t)
+        assert exact <= float(tails.log_cube_along(tensor(t), row)) <= exact + 1e-6 * max(1, -exact)
+
+
+@pytest.mark.parametrize("degrees", [12, 13])
+@pytest.mark.parametrize("which", [0, 2, 3])
+def test_the_l1_ball_has_the_bound_of_its_exponential_form(which, degrees):
+    """min over v of degrees ln(1 - v t) - sum ln(1 - v^2 w^2); v is searched on a grid, which costs up to 2 % of the logarithm."""
+    row = directions(12)[which]
+    for share in (0.3, 0.6, 0.9):
+        t = share * float(row.abs().max())
+        exact = cross_chernoff(row.tolist(), t, degrees)
+        value = float(tails.log_cross_along(tensor(t), row, degrees))
+        assert exact <= value <= 0.98 * exact + 1e-6, (share, exact, value)
+
+
+def test_deviations_are_never_too_short():
+    """sqrt(w^T C w) against 40 digits, for well and badly conditioned C, and where nearly everything cancels."""
+    g = torch.Generator().manual_seed(0)
+    factor = torch.randn(8, 8, generator=g, dtype=torch.float64)
+    narrow = torch.ones(8, 8).double() + 1e-9 * torch.eye(8).double()
+    cancels = torch.tensor([1.0, -1.0] * 4).double()
+    for covariance in (factor @ factor.T, narrow, torch.eye(8).double() * 1e-300):
+        for row in (*directions(8), cancels):
+            value = float(tails.deviations(row, covariance))
+            with mpmath.workdps(40):
+                w, c = [mpmath.mpf(v) for v in row.tolist()], covariance.tolist()
+                exact = mpmath.sqrt(sum(w[i] * mpmath.mpf(c[i][j]) * w[j] for i in range(8) for j in range(8)))
+            assert exact <= value and (value <= exact * (1 + 1e-12) or covariance is narrow)
+    assert float(tails.deviations(cancels * 1e-200, factor @ factor.T)) > 0
+
+
 def test_lengths_are_never_too_short():
     rows = directions(40) * tensor(1.0, 1e-200, 1e150, 1e-8)[:, None]
     along = tails.lengths(rows)
