@@ -94,7 +94,7 @@ def _through_affine(state: State, node: Node, rows: Tensor, arrived: int) -> tup
         value = state.largest(node.name)
         depth = gamma(prod(node.shape) + arrived + len(state.graph.nodes))
         return {}, inner(rows, state.low[node.name]), depth * inner(rows.abs(), value)
-    pulled = _transposed(state, node, rows, moving)
+    pulled = transposed(state, node, rows, moving)
     terms = state.terms(node)
     if terms == 0 and not _sums(node):
         return pulled, zero, zero
@@ -114,7 +114,7 @@ def _sums(node: Node) -> bool:
     return node.op in ("expand", "index_select") or len(set(node.sources)) < len(node.sources)
 
 
-def _transposed(state: State, node: Node, rows: Tensor, moving: list[str]) -> dict[str, Tensor]:
+def transposed(state: State, node: Node, rows: Tensor, moving: list[str]) -> dict[str, Tensor]:
     """Rows through the transpose of the linear part, every row of every example as one more example."""
     count, per = rows.shape[0] * rows.shape[1], rows.shape[:2]
     row = ops.AFFINE[node.op]
