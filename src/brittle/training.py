@@ -111,6 +111,8 @@ def train(
     _check(module, epochs, batch, patience, validation, {"rate": rate, "weight_decay": weight_decay, "warm_up": warm_up,
            "momentum": momentum, "clean_weight": clean_weight})  # fmt: skip
     terms = read_terms(penalties, loss)
+    if clean_weight == 0 and not terms:
+        raise InputError("training", "something to minimise", "clean_weight 0 and no penalties", "give one of them")
     copy = copied(module)
     live, held = _problems(module, copy, x, labels, region, spec, validation, seed)
     weights = _trainable(copy)
