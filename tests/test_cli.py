@@ -14,12 +14,12 @@ import pytest
 import brittle as bt
 from brittle import __version__
 from brittle.cli import _grammar
-from brittle.cli._brackets import round_down
 from brittle.cli._inputs import named_models
 from brittle.cli.main import main
 from brittle.cli.show import say_doubts
 from brittle.discovery import methods
 from brittle.errors import InputError
+from brittle.panels._data import round_down
 
 QUICK = ["--effort", "quick", "--limit", "3", "--low", "0", "--high", "1"]
 

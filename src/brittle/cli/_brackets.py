@@ -1,10 +1,9 @@
 """A run as rows in which every answer is a bracket."""
 
 from collections.abc import Mapping, Sequence
-from math import floor, inf, log10
 from typing import TYPE_CHECKING
 
-from brittle.panels._data import unit
+from brittle.panels._data import telling_scale, unit
 
 if TYPE_CHECKING:
     from brittle.store import Run
@@ -43,36 +42,11 @@ def _probability(run: "Run", row: Mapping) -> dict[str, object]:
 
 def _radius(run: "Run", row: Mapping, summary: Sequence[Mapping]) -> dict[str, object]:
     told = unit(run.plan.regions[row["name"]])
-    scale = _telling_scale(summary, row["name"], told.factor)
+    scale = telling_scale(summary, row["name"], told.factor)
     (certified,), (attacked,) = run.accuracy(row["model"], row["name"], [scale])
     scaled = {end: _finite(row[end], told.factor) for end in ("lower", "upper")}
     accuracy = {"at": scale * told.factor, "certified": certified, "attacked": attacked}
     return {**row, **scaled, **accuracy, "unit": told.noun, **_guarantees(run, row)}
-
-
-def _telling_scale(summary: Sequence[Mapping], name: str, factor: float) -> float:
-    """Where accuracies differ: the region itself or, where it certifies nothing (a radius of 1 asks for the distance), the
-    largest 1, 2 or 5 times a power of ten at which the most fragile model still stands in the median."""
-    rows = [r for r in summary if r["name"] == name]
-    if any(r["certified"] > 0 for r in rows):
-        return 1.0
-    sizes = [r["upper"] * factor for r in rows if r["upper"] is not None and 0 < r["upper"] < inf]
-    return round_down(min(sizes)) / factor if sizes else 1.0
-
-
-def round_down(value: float) -> float:
-    """The largest of 1, 2 and 5 times a power of ten that is at most ``value`` > 0.
-
-    >>> round_down(0.47), round_down(0.0857), round_down(1.0)
-    (0.2, 0.05, 1.0)
-    """
-    power = floor(log10(value))
-    return max(
-        float(f"{digit}e{exponent}")
-        for exponent in (power - 1, power)
-        for digit in (1, 2, 5)
-        if float(f"{digit}e{exponent}") <= value
-    )
 
 
 def _guarantees(run: "Run", row: Mapping) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """What panels ask of a run: the answers to one question as arrays, units of a region, points of one example."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isnan
+from math import floor, inf, isnan, log10
 from typing import Any
 
 import numpy as np
@@ -98,6 +98,31 @@ def unit(leaves: Mapping) -> Unit:
         where = "" if leaf == "x" else f" of {leaf}"
         return Unit(radius if radius > 0 else 1.0, noun + where)
     return Unit(1.0, "scale of the joint region" if leaves else "scale of the region")
+
+
+def telling_scale(summary: Sequence[Mapping], name: str, factor: float) -> float:
+    """Where accuracies differ: the region itself or, where it certifies nothing (a radius of 1 asks for the distance), the
+    largest 1, 2 or 5 times a power of ten at which the most fragile model still stands in the median."""
+    rows = [r for r in summary if r["name"] == name]
+    if any(r["certified"] > 0 for r in rows):
+        return 1.0
+    sizes = [r["upper"] * factor for r in rows if r["upper"] is not None and 0 < r["upper"] < inf]
+    return round_down(min(sizes)) / factor if sizes else 1.0
+
+
+def round_down(value: float) -> float:
+    """The largest of 1, 2 and 5 times a power of ten that is at most ``value`` > 0.
+
+    >>> round_down(0.47), round_down(0.0857), round_down(1.0)
+    (0.2, 0.05, 1.0)
+    """
+    power = floor(log10(value))
+    return max(
+        float(f"{digit}e{exponent}")
+        for exponent in (power - 1, power)
+        for digit in (1, 2, 5)
+        if float(f"{digit}e{exponent}") <= value
+    )
 
 
 def survival(values: np.ndarray, stop: float) -> tuple[list[float], list[float]]:

@@ -1,12 +1,13 @@
 """The verdict: how far the evidence can be trusted, doubts first, then one sentence per region and law."""
 
 from collections import Counter
+from collections.abc import Mapping
 from math import isfinite
 
 import numpy as np
 
 from brittle.about import About
-from brittle.panels._data import Answers, Unit, answers, at_scales, laws, middle, regions, unit
+from brittle.panels._data import Answers, Unit, answers, at_scales, laws, middle, regions, telling_scale, unit
 from brittle.panels._grade import Grade, grade, ratio
 from brittle.panels._html import fill, number, percent, series, share
 from brittle.panels._words import breaks, guarantee, weakest
@@ -38,12 +39,13 @@ TEMPLATE = """
   {% if card.wrong %}<p class="quiet">Misclassified before anything moves, and counted with size 0: {{ card.wrong }}.</p>{% endif %}
   {% if card.rows %}
   <div class="scroll"><table>
-    <caption>Accuracy inside the declared region</caption>
-    <thead><tr><th>region</th><th class="n">declared size</th><th class="n">clean</th><th class="n">certified</th><th class="n">attacked</th><th class="n">unknown</th><th class="n" title="median over correctly classified examples">upper / lower</th></tr></thead>
+    <caption>Accuracy at a size</caption>
+    <thead><tr><th>region</th><th class="n">size</th><th class="n">clean</th><th class="n">certified</th><th class="n">attacked</th><th class="n">unknown</th><th class="n" title="median over correctly classified examples">upper / lower</th></tr></thead>
     <tbody>{% for row in card.rows %}
     <tr><th>{{ row.name }}</th><td class="n">{{ row.size }}</td><td class="n">{{ row.clean|percent }}</td><td class="n">{{ row.certified|percent }}</td><td class="n">{{ row.attacked|percent }}</td><td class="n">{{ row.unknown|percent }}</td><td class="n">{{ row.ratio|number }}</td></tr>
     {% endfor %}</tbody>
   </table></div>
+  {% for name in card.moved %}<p class="quiet">Nothing is certified at the declared size of {{ name }}: the table tells a size at which the most fragile model still stands in the median.</p>{% endfor %}
   {% endif %}
 </article>
 {% endfor %}
@@ -53,7 +55,9 @@ TEMPLATE = """
 
 def verdict(run) -> str:
     """One card per model."""
-    cards = [_card(run, model, k) for k, model in enumerate(run.models)]
+    summary = run.summary()
+    scales = {name: telling_scale(summary, name, unit(leaves).factor) for name, leaves in regions(run).items()}
+    cards = [_card(run, model, k, scales) for k, model in enumerate(run.models)]
     return fill(TEMPLATE, {"cards": cards, "seed": run.plan.seed, "effort": run.plan.effort, "key": run.key})
 
 
@@ -133,13 +137,13 @@ def doubts(run, model: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _card(run, model: str, k: int) -> dict:
+def _card(run, model: str, k: int, scales: Mapping[str, float]) -> dict:
     many, one = breaks(run.plan.specification, plural=True), breaks(run.plan.specification)
     sentences, rows = [], []
     for name, leaves in regions(run).items():
         of, found = unit(leaves), answers(run, model, "radius", name)
         sentences.append((name, radius_sentence(found.scaled(of.factor), of, (many, one), run.plan.level)))
-        rows += [_row(name, of, found)] if len(found) else []
+        rows += [_row(name, of, found, scales[name])] if len(found) else []
     for name in laws(run):
         sentences.append((name, probability_sentence(answers(run, model, "probability", name), one, run.plan.level)))
     return {
@@ -149,6 +153,7 @@ def _card(run, model: str, k: int) -> dict:
         "doubts": doubts(run, model),
         "sentences": sentences,
         "rows": rows,
+        "moved": [row["name"] for row in rows if scales[row["name"]] != 1],
         "wrong": _wrong(run, model),
     }
 
@@ -162,11 +167,11 @@ def _wrong(run, model: str) -> str:
     return ""
 
 
-def _row(name: str, of: Unit, found: Answers) -> dict:
-    certified, attacked = (float(at_scales(end, np.array([1.0]))[0]) for end in (found.lower, found.upper))
+def _row(name: str, of: Unit, found: Answers, scale: float) -> dict:
+    certified, attacked = (float(at_scales(end, np.array([scale]))[0]) for end in (found.lower, found.upper))
     return {
         "name": name,
-        "size": number(of.factor),
+        "size": number(scale * of.factor),
         "clean": found.clean,
         "certified": certified,
         "attacked": attacked,
