@@ -96,6 +96,117 @@ def test_wrong_leaves_levels_and_ranges_are_refused(method):
         method(problem, {"x": bt.Gaussian(1.0)}, level=1.0)
 
 
+# ---- every law with every method -----------------------------------------------------------------------------------
+
+
+def dim(x, g):
+    return x * torch.rand((), generator=g, dtype=x.dtype)
+
+
+MIXED = torch.randn(6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+NEW = {
+    "cube": bt.UniformCube(0.2),
+    "diagonal": bt.Gaussian(torch.linspace(0.05, 0.4, 6)),
+    "full": bt.Gaussian(covariance=0.02 * (MIXED @ MIXED.T + torch.eye(6).double())),
+    "l1 ball": bt.UniformBall(1.0, p=1),
+    "cube surface": bt.UniformSphere(0.2, p=inf),
+    "replace": bt.Replace(2),
+    "sampler": bt.Sampler(dim),
+}
+
+
+@each_method
+@pytest.mark.parametrize("name", NEW)
+def test_every_law_gets_an_answer_or_a_reason(method, name):
+    """Clipped laws too; and the same answer in every batch, up to near ties between budgets of a proof."""
+    problem = bt.Problem(*CASES[2].make()).take(torch.tensor([4, 1]))
+    whole, last = run(method, problem, {"x": NEW[name]}), problem.take(torch.tensor([1]))
+    assert bool((whole.lower <= whole.upper).all()) and all(whole.status)
+    assert all(run(method, last, {"x": NEW[name].clipped(0, 1)}).status)
+    if name in ("full", "replace"):
+        some = run(method, last, {"x": NEW[name]})
+        assert torch.allclose(whole.upper[1:], some.upper, rtol=1e-3) and torch.equal(whole.lower[1:], some.lower)
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_every_law_has_its_exact_interval_and_its_proofs_above_it(name):
+    """At effort "standard" proved ends and exact intervals of 400 draws meet: a bracket whose ends crossed would raise or doubt."""
+    problem, law = bt.Problem(*CASES[2].make()), NEW[name]
+    answer = bt.probability(problem, law, draws=400)
+    assert not any("contradict" in doubt for doubt in answer.doubts) and answer.guarantee.lower == "statistical"
+    proved = {n for n, part in answer.parts if "proved" in part.kinds.upper}
+    assert bool(proved) == (name != "sampler"), proved
+    if name == "sampler":
+        bounds = [part for n, part in answer.parts if n in ("covering", "cell", "probabilistic_crown")]
+        assert all("not certified: no tail bound for the law Sampler" in part.status[0] for part in bounds) and bounds
+
+
+@pytest.mark.parametrize("name", [name for name in NEW if name != "replace"])
+def test_a_clip_disables_analytic_bounds_and_says_so(name):
+    problem, law = bt.Problem(*CASES[2].make()), NEW[name].clipped(0, 1)
+    answer = bt.probability(problem, law, draws=50)
+    analytic = [part for n, part in answer.parts if n in ("cell", "probabilistic_crown")]
+    assert analytic and all("clipped" in status and "not certified" in status for p in analytic for status in p.status)
+
+
+# ---- parameters ----------------------------------------------------------------------------------------------------
+
+
+def layered():
+    """Three small layers, a problem on them, and the sub-network behind each layer's output."""
+    torch.manual_seed(5)
+    net = nn.Sequential(nn.Linear(8, 10), nn.ReLU(), nn.Linear(10, 10), nn.ReLU(), nn.Linear(10, 3)).double()
+    x = torch.rand(1, 8, dtype=torch.float64)
+    with torch.no_grad():
+        return net, bt.Problem(net, x, net(x).argmax(1))
+
+
+@pytest.mark.parametrize("layer", [0, 2, 4])
+def test_noise_on_one_layer_is_noise_on_its_output(layer):
+    """N(0, s^2) on weights and bias of a layer with input h is N(0, s^2 (|h|^2 + 1)) on its output: 30,000 draws of weights against
+    100,000 of outputs, apart by at most three standard errors."""
+    net, problem = layered()
+    with torch.no_grad():
+        h = net[:layer](problem.x)
+        sigma = 0.25
+        laws = {f"{layer}.weight": bt.Gaussian(sigma), f"{layer}.bias": bt.Gaussian(sigma)}
+        weights = float(monte_carlo(problem, laws, draws=30_000).estimate)
+        deviation = sigma * float(h.square().sum() + 1) ** 0.5
+        noise = torch.randn(100_000, net[layer].out_features, generator=torch.Generator().manual_seed(0)).double()
+        behind = nn.Sequential(*net[layer + 1 :])
+        rows = problem.spec.rows(behind(net[layer](h) + deviation * noise), problem.labels.expand(len(noise)))
+        outputs = float((rows.amin(1) <= 0).double().mean())
+    assert 0.003 < outputs < 0.5
+    assert abs(weights - outputs) < 3 * sqrt(outputs * (1 / 30_000 + 1 / 100_000))
+
+
+ESTIMATORS = [m for m in METHODS if m.name in ("importance_sampling", "line_sampling", "splitting")]
+
+
+@pytest.mark.parametrize("method", ESTIMATORS, ids=[m.name for m in ESTIMATORS])
+@pytest.mark.parametrize("distance", [1.0, 4.0])
+def test_rare_failures_of_weights_and_of_inputs_and_weights(method, distance):
+    """A logit w.x + b with noise on w and b fails with probability Phi(-margin / sqrt(s^2 |x|^2 + t^2)) exactly."""
+    module = nn.Linear(3, 1).double()
+    x = torch.tensor([[1.0, 2.0, 0.5]]).double()
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor([[1.0, 0.0, -1.0]]))
+        module.bias.fill_(distance - 0.5)
+    problem = bt.Problem(module, x, torch.tensor([1]))
+    options = {"particles": 100} if method.name == "splitting" else {}
+    answer = method(problem, {"weight": bt.Gaussian(0.4), "bias": bt.Gaussian(0.6)}, **options)
+    exact = float(ndtr(-distance / sqrt(0.16 * 5.25 + 0.36)))
+    assert float(answer.interval[0, 0]) < exact < float(answer.interval[0, 1]), (answer.estimate, exact)
+    both = method(problem, {"x": bt.UniformCube(0.2), "bias": bt.Gaussian(0.6)}, **options)
+    if method.name == "line_sampling":
+        assert "does not handle UniformBall" in both.status[0]
+        return
+    grid = torch.linspace(-0.4, 0.4, 4001).double()
+    density = (0.4 - grid.abs()) / 0.16  # the triangle law of u_0 - u_2
+    exact = float((density * torch.tensor(ndtr(-(distance + grid).numpy() / 0.6))).sum() * 0.8 / 4000)
+    assert float(both.interval[0, 0]) < exact < float(both.interval[0, 1]), (both.estimate, exact)
+
+
 # ---- Monte Carlo ---------------------------------------------------------------------------------------------------
 
 
