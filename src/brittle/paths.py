@@ -215,7 +215,8 @@ def _follow(problem: Problem, partners: Partners, segments: _Segments, classes: 
     width = max(1, NUMBERS // max(1, sum(v[0].numel() for v in problem.inputs.values())))
     for k in range(midpoints):
         t = (k + 0.5) / midpoints
-        for at in (before | whole).nonzero().split(width):
+        alive = (before | whole).nonzero()
+        for at in alive.split(width) if len(alive) else ():
             _step(problem, partners, segments, sums, before, (at[:, 0], at[:, 1]), t, k == 0, 0.5 / midpoints)
         if k == 0:
             before &= _promising(segments, sums, before, classes)
