@@ -1,10 +1,12 @@
 """What several checks need: the leaves that carry gradients, small parts of a problem, differences, exact intervals."""
 
 from collections.abc import Mapping
+from math import inf
 
 import torch
 from torch import Tensor
 
+from brittle.norms import flat
 from brittle.problem import Problem
 from brittle.results import Finding
 from brittle.spec import margin
@@ -93,3 +95,15 @@ def unrepeatable(name: str, title: str) -> Finding:
     """The answer of a check that compares evaluations, for a forward whose evaluations differ anyhow."""
     note = "Not judged, because repeated evaluations of the same inputs differ (see randomised forward, H4)."
     return passed(name, title, note, value="not judged", remark=True)
+
+
+def distances(part: Problem) -> Tensor:
+    """(N, N) distance from example i to example j in units of the one ball; infinite where it has radius 0."""
+    leaf = part.leaves[0]
+    ball, x = part.region[leaf], part.inputs[leaf].double()
+    if ball.radius == 0:
+        return torch.full((len(part), len(part)), inf, dtype=torch.float64, device=x.device)
+    if ball.groups is not None:
+        rows = [ball.size(x - row) for row in x]
+        return torch.stack(rows) / ball.radius
+    return torch.cdist(flat(x), flat(x), p=float(ball.p), compute_mode="donot_use_mm_for_euclid_dist") / ball.radius

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from brittle.about import About
-from brittle.checks._shared import failed, few, passed, raw_logits
-from brittle.norms import flat
+from brittle.checks._shared import distances, failed, few, passed, raw_logits
 from brittle.problem import Problem
 from brittle.results import Bracket, Finding
 from brittle.spec import margin
@@ -30,7 +29,7 @@ def nearest_other(problem: Problem, bracket: Bracket, *, seed: int = 0) -> Findi
             "nearest_other", TITLE, "Only radii of a single input can be compared with distances in the data."
         )
     part = few(problem, 256)
-    distance = torch.where(_fails(part), _distances(part), inf).amin(1).cpu()
+    distance = torch.where(_fails(part), distances(part), inf).amin(1).cpu()
     lower, upper = bracket.lower[: len(part)], bracket.upper[: len(part)]
     inside, shorter = distance < lower * (1 - SLACK), distance < upper * (1 - SLACK)
     value = f"{int(inside.sum())} inside, {int(shorter.sum())} closer than the witness, of {len(part)}"
@@ -68,15 +67,3 @@ def _fails(part: Problem) -> Tensor:
         both = (raw_logits(part), part.double().logits())
     holds = [margin(spec.rows(z[j.to(here)], part.labels[i.to(here)]), spec.rank) > 0 for z in both]
     return ~(holds[0] | holds[1]).reshape(count, count)
-
-
-def _distances(part: Problem) -> Tensor:
-    """(N, N) distance from example i to example j in units of the ball; infinite outside its range."""
-    leaf = part.leaves[0]
-    ball, x = part.region[leaf], part.inputs[leaf].double()
-    if ball.radius == 0:
-        return torch.full((len(part), len(part)), inf, dtype=torch.float64, device=x.device)
-    if ball.groups is not None:
-        rows = [ball.size(x - row) for row in x]
-        return torch.stack(rows) / ball.radius
-    return torch.cdist(flat(x), flat(x), p=float(ball.p), compute_mode="donot_use_mm_for_euclid_dist") / ball.radius
