@@ -6,6 +6,7 @@ from math import inf, sqrt
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 from scipy.stats import norm
 from sklearn.datasets import load_digits
 
@@ -118,6 +119,27 @@ def test_an_odd_cycle_needs_more_than_half():
     assert conflict_error(x, [0, 1, 2, 0], radius=0.51).lower.tolist() == [0.5]
 
 
+def graph_of(count: int, edges: list[tuple[int, int]]) -> csr_matrix:
+    a, b = np.array(edges).T
+    return csr_matrix((np.ones(2 * len(edges)), (np.r_[a, b], np.r_[b, a])), shape=(count, count))
+
+
+def test_without_the_programme_halves_cliques_and_pruning_still_find_the_truth(monkeypatch):
+    """A cycle of 5 by rounding 5/2 up, four mutual conflicts by a clique, two classes by matching, a spider by pruning its body."""
+    from brittle.references import _cover
+
+    monkeypatch.setattr(_cover, "PROGRAMME", 0)
+    cycle, clique = [(k, (k + 1) % 5) for k in range(5)], list(combinations(range(4), 2))
+    for count, edges, truth in [(5, cycle, 3), (4, clique, 3), (9, cycle + [(a + 5, b + 5) for a, b in clique], 6)]:
+        lower, cover = _cover.vertex_cover(graph_of(count, edges), 0)
+        assert lower == cover.sum() == truth and all(cover[a] or cover[b] for a, b in edges)
+    spider = [(0, 1), (0, 2), (0, 3), (1, 4), (2, 5), (3, 6)]
+    assert _cover._greedy(graph_of(7, spider).toarray().astype(bool)).nonzero()[0].tolist() == [1, 2, 3]
+    x, labels = random_set(0, 300, 2)
+    answer = conflict_error(x, labels, radius=[0.03, 0.06, 0.12])
+    assert answer.lower.tolist() == answer.upper.tolist()
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_large_open_kernels_are_bracketed_without_the_programme(seed, monkeypatch):
     from brittle.references import _cover
@@ -132,6 +154,22 @@ def test_large_open_kernels_are_bracketed_without_the_programme(seed, monkeypatc
     for radius, given_up in zip([0.15, 0.4, 0.8], rough.diagnostics["given_up"].numpy(), strict=True):
         i, j, distance = pairs(x, labels, 2)
         assert not ((distance <= 2 * radius) & ~given_up[i] & ~given_up[j]).any()
+
+
+def test_open_ends_for_several_radii_are_monotone_whatever_their_order(monkeypatch):
+    from brittle.references import _cover
+
+    monkeypatch.setattr(_cover, "PROGRAMME", 0)
+    x, labels = random_set(1, 40, 5)
+    radii = np.linspace(0.1, 1, 40)
+    each = torch.cat([torch.stack([b.lower, b.upper]) for b in (conflict_error(x, labels, radius=r) for r in radii)], 1)
+    assert bool((each.diff() < 0).any(1).all())  # one by one, both ends fall somewhere
+    order = np.random.default_rng(0).permutation(40)
+    answer = conflict_error(x, labels, radius=radii[order])
+    joined = torch.stack([answer.lower, answer.upper])[:, torch.from_numpy(order.argsort())]
+    assert bool((joined.diff() >= 0).all() and (joined[0] >= each[0]).all() and (joined[1] <= each[1]).all())
+    given_up = answer.diagnostics["given_up"].double().mean(1)
+    assert torch.allclose(given_up, answer.upper)
 
 
 def test_radii_at_which_rounding_decides_are_bracketed():
@@ -247,11 +285,9 @@ def test_one_component_is_what_scikit_learn_fits():
     )
     one = x[labels == 1]
     pca = PCA(5).fit(one.numpy())
-    scale = (len(one) - 1) / len(one)  # its variances are unbiased, those of maximum likelihood are not
-    assert float(alike.mixture(1).log_density(one).mean()) == pytest.approx(
-        pca.score(one.numpy()), abs=x.shape[1] * (1 - scale)
-    )
-    assert float(alike.mixture(1).noise[0, 0]) == pytest.approx(pca.noise_variance_ * scale, rel=1e-9)
+    covariance = torch.from_numpy(pca.get_covariance()) * (len(one) - 1) / len(one)  # its variances are unbiased
+    twin = torch.distributions.MultivariateNormal(one.mean(0), covariance)
+    assert torch.allclose(alike.mixture(1).log_density(x), twin.log_prob(x), rtol=1e-6)
     expected = FactorAnalysis(5, max_iter=2000, tol=1e-6, svd_method="lapack").fit(one.numpy()).score(one.numpy())
     assert float(free.mixture(1).log_density(one).mean()) == pytest.approx(expected, abs=0.1)
 

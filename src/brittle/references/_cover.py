@@ -71,7 +71,7 @@ def _koenig(graph: csr_matrix) -> tuple[np.ndarray, np.ndarray]:
         columns = columns[~reached[columns]]
         reached[columns] = True
         frontier = owner[columns]  # never -1: that would be an augmenting path
-    return ~reached_rows & (partner >= 0), reached
+    return ~reached_rows, reached
 
 
 def _irreducible(graph: csr_matrix, nodes: int) -> tuple[int, np.ndarray]:
@@ -117,7 +117,6 @@ def _greedy(conflict: np.ndarray) -> np.ndarray:
         cover[v] = True
         left -= conflict[v]
         left[v] = 0
-        left[cover] = 0
     for v in np.flatnonzero(cover):
         cover[v] = bool((conflict[v] & ~cover).any())
     return cover
