@@ -15,7 +15,7 @@ from brittle.bounds.crown import crown
 from brittle.noise import _half_spaces, _walls
 from brittle.noise._moving import moving
 from brittle.noise.cell import cell, walls
-from brittle.noise.probabilistic_crown import probabilistic_crown
+from brittle.noise.probabilistic_crown import bounds_of, probabilistic_crown
 from brittle.noise.proven import proven
 from brittle.randomness import generator
 from brittle.sources.digits import digits
@@ -25,7 +25,7 @@ from brittle.stats import clopper_pearson
 from half_spaces import LAWS, tail
 from zoo import CASES
 
-crown_file = importlib.import_module("brittle.noise.probabilistic_crown")
+likely_file = importlib.import_module("brittle.noise._likely")
 BOUNDS = {"cell": cell, "proven": proven, "probabilistic_crown": probabilistic_crown}
 ROUND = [law for law in LAWS if getattr(law, "p", 2) == 2]
 each_bound = pytest.mark.parametrize("name", BOUNDS)
@@ -94,11 +94,20 @@ def test_a_unit_declared_stable_costs_what_leaving_its_piece_costs(law):
     assert truth <= paid <= truth + 0.9 * 4e-6
 
 
+def planes_alone(problem, law, budget):
+    """The bound of planes over the inputs, without the mean of the first layer."""
+    laws = {"x": law}
+    question = moving(problem, laws)
+    tried = torch.tensor([[log(budget)]], dtype=torch.float64)
+    _, upper = bounds_of(question, _walls.half_spaces(question, laws), tried, torch.tensor([[False]]))
+    return float(upper)
+
+
 def one_unstable_unit():
     """t - relu(x): the truth is Phi(-t); on [-q, q] the bound is eta + Phi(-(2 t - q)) with Phi(-q) = eta / 2."""
     for t, budget in ((4.0, 1e-12), (3.0, 0.05)):
         problem = scalar((1.0, 0.0), (-1.0, t))
-        upper = float(probabilistic_crown(problem, {"x": bt.Gaussian(1.0)}, budgets=(budget,)).upper)
+        upper = planes_alone(problem, bt.Gaussian(1.0), budget)
         q = float(tails.quantile(tails.log_normal, torch.tensor(log(budget / 2)).double(), 60.0))
         assert float(ndtr(-t)) <= upper
         assert upper == pytest.approx(budget + float(ndtr(q - 2 * t)), rel=1e-5)
@@ -327,7 +336,7 @@ def round_law():
 MUTANTS = {
     "q halved": (_walls, "half_spaces", half_the_quantile, one_unstable_unit),
     "cost of a unit dropped": (
-        crown_file, "_enclose", lambda *a: (*(full := crown_enclose(*a))[:2], 0 * full[2]), one_unstable_unit,
+        likely_file, "_enclose", lambda *a: (*(full := crown_enclose(*a))[:2], 0 * full[2]), one_unstable_unit,
     ),
     "declared stable for nothing": (
         _walls, "half_spaces", stable_for_nothing,
@@ -343,7 +352,7 @@ MUTANTS = {
         _walls, "specified", lambda *a: [(b * 2, s) for b, s in [CLEAN_SPECIFIED(*a)]][0], round_law,
     ),
 }  # fmt: skip
-crown_enclose, CLEAN_SPECIFIED = crown_file._enclose, _walls.specified
+crown_enclose, CLEAN_SPECIFIED = likely_file._enclose, _walls.specified
 
 
 @pytest.mark.parametrize("name", MUTANTS)

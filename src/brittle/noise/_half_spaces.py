@@ -32,6 +32,7 @@ class HalfSpaces:
               left outside it (log): a bounded law needs nothing
     widest    the reading of the worst direction of length 1
     taken     the same for some of the examples, for a law that depends on the clean point
+    exact     the tail is the probability itself, widened by 1e-9 of it and 1e-12 of its logarithm
     """
 
     leaf: str
@@ -43,6 +44,7 @@ class HalfSpaces:
     box: Callable[[Tensor], tuple[Tensor, Tensor]]
     widest: Any
     taken: Callable[[Tensor], "HalfSpaces"] | None = None
+    exact: bool = False
 
     def take(self, at: Tensor) -> "HalfSpaces":
         """The half-spaces of the examples ``at``."""
@@ -88,6 +90,7 @@ def unit(dimension: int) -> Lengths:
 def _normal(leaf: str, law: Gaussian, dimension: int) -> HalfSpaces:
     """Exact for every covariance: ``<w, noise>`` is normal with standard deviation ``|A^T w|``."""
     widest, feature = law.largest
+    known: dict[float, float] = {}
 
     def read(rows: Tensor) -> Tensor:
         if law.covariance is not None:
@@ -106,15 +109,17 @@ def _normal(leaf: str, law: Gaussian, dimension: int) -> HalfSpaces:
         read,
         tail,
         lambda t, rows: tail(t, read(rows)),
-        lambda target, deviation: _quantile(tails.log_normal, target, FARTHEST) * deviation * ROUNDED,
+        lambda target, deviation: _quantile(tails.log_normal, target, FARTHEST, known) * deviation * ROUNDED,
         box,
         torch.tensor(widest, dtype=torch.float64),
+        exact=True,
     )
 
 
 def _round(leaf: str, radius: float, shadow: int, dimension: int) -> HalfSpaces:
     """Exact: uniform on the sphere, or in the ball, which is the projection of a sphere in more dimensions."""
     log_tail = lambda t: tails.log_sphere(t, shadow)
+    known: dict[float, float] = {}
     tail = lambda t, lengths: _at(t, radius * lengths.two, log_tail)
     return HalfSpaces(
         leaf,
@@ -122,9 +127,10 @@ def _round(leaf: str, radius: float, shadow: int, dimension: int) -> HalfSpaces:
         tails.lengths,
         tail,
         lambda t, rows: tail(t, tails.lengths(rows)),
-        lambda target, lengths: radius * _quantile(log_tail, target, 1.0) * lengths.two * ROUNDED,
+        lambda target, lengths: radius * _quantile(log_tail, target, 1.0, known) * lengths.two * ROUNDED,
         lambda target: (torch.full_like(target, radius * ROUNDED), torch.full_like(target, -inf)),
         unit(dimension),
+        exact=True,
     )
 
 
@@ -180,6 +186,11 @@ def _at(t: Tensor, deviation: Tensor, log_tail: tails.LogTail) -> Tensor:
     return torch.where(t > 0, log_tail(ratio), 0.0).masked_fill((t > 0) & (deviation == 0), -inf)
 
 
-def _quantile(log_tail: tails.LogTail, target: Tensor, most: float) -> Tensor:
-    few, at = target.unique(return_inverse=True)  # a handful of budgets, many examples
-    return tails.quantile(log_tail, few, most)[at]
+def _quantile(log_tail: tails.LogTail, target: Tensor, most: float, known: dict[float, float]) -> Tensor:
+    """For a handful of budgets and many examples; ``known`` keeps what was found before."""
+    few, at = target.unique(return_inverse=True)
+    new = [t for t in few.tolist() if t not in known]
+    if new:
+        wanted = torch.tensor(new, dtype=target.dtype)
+        known.update(zip(new, tails.quantile(log_tail, wanted, most).tolist(), strict=True))
+    return torch.tensor([known[t] for t in few.tolist()], dtype=target.dtype, device=target.device)[at]

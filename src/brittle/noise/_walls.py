@@ -29,38 +29,48 @@ def proved(
     level: float,
     max_units: int,
     copies: int,
-    bound: Callable[[Problem, HalfSpaces], Tensor],
+    bound: Callable[[Problem, HalfSpaces], tuple[Tensor, Tensor] | Tensor],
 ) -> Bracket:
-    """The bracket [0, bound], the bound evaluated on as many examples at a time as memory allows.
+    """The bracket [lower, upper], the bounds evaluated on as many examples at a time as memory allows.
 
-    bound   (problem whose only moving leaf is the noisy one, half-spaces of its law) -> (N,) probabilities
+    bound   (problem whose only moving leaf is the noisy one, half-spaces of its law) -> upper ends (N,), or (lower, upper)
     copies  how many times over the bound holds every example at once
     """
     check_level(level)
     question, count = moving(problem, laws), len(problem)
-    upper, notes = torch.ones(count, dtype=torch.float64), [VACUOUS] * count
+    lower, upper = torch.zeros(count, dtype=torch.float64), torch.ones(count, dtype=torch.float64)
+    notes = [VACUOUS] * count
     with meter.measure() as passes:
         try:
             law = half_spaces(question, laws)
             graph = graph_of(question)
             backward.check(graph, [], max_units, "raise max_units, or rely on covering")
             size = max(1, ENTRIES // (copies * backward.entries(graph)))
-            parts = [bound(question.take(at), law.take(at)) for at in torch.arange(count).split(size)]
-            upper = torch.cat(parts).cpu().nan_to_num(nan=1.0).clamp(0.0, 1.0)
+            parts = [_ends(bound(question.take(at), law.take(at))) for at in torch.arange(count).split(size)]
+            lower = torch.cat([low for low, _ in parts]).cpu().nan_to_num(nan=0.0).clamp(0.0, 1.0)
+            upper = torch.cat([up for _, up in parts]).cpu().nan_to_num(nan=1.0).clamp(0.0, 1.0)
         except NotCertified as reason:
             notes = [str(reason)] * count
         wrong = (problem.double().margin() <= 0).tolist()
-    said = (upper < 1).tolist()
-    status = ("ok" if s else "misclassified" if w else note for s, w, note in zip(said, wrong, notes))
+    kinds = lambda said, word, blank: tuple(word if s else blank for s in said.tolist())
+    above, below = upper < 1, lower > 0
+    status = (
+        "ok" if up else "misclassified" if w else "ok" if low else note
+        for up, low, w, note in zip(above.tolist(), below.tolist(), wrong, notes)
+    )
     return Bracket(
         "probability",
-        torch.zeros(count, dtype=torch.float64),
+        lower,
         upper,
-        Ends(("none",) * count, tuple("proved" if s else "none" for s in said)),
+        Ends(kinds(below, "proved", "none"), kinds(above, "proved", "none")),
         tuple(status),
-        Ends(("",) * count, tuple(name if s else "" for s in said)),
+        Ends(kinds(below, name, ""), kinds(above, name, "")),
         cost=Cost(passes.forward / count, passes.backward / count, passes.seconds),
     )
+
+
+def _ends(answer: tuple[Tensor, Tensor] | Tensor) -> tuple[Tensor, Tensor]:
+    return (torch.zeros_like(answer), answer) if isinstance(answer, Tensor) else answer
 
 
 def boxed(question: Problem, law: HalfSpaces, radius: Tensor) -> Problem:
@@ -85,19 +95,43 @@ def pulled_rows(
 
 
 def failing(problem: Problem, state: State, law: HalfSpaces, relaxed: backward.Relaxed) -> Tensor:
-    """(N,) a bound of the probability that the margin is <= 0, where the relaxation holds.
-
-    A row fails where ``<-w, delta> >= base``. The rank-th smallest row is <= 0 only where ``rank`` rows fail, hence one of *any*
-    R - rank + 1 rows fails: the least likely ones are summed.
-    """
+    """(R, N) bounds of the probability that a row is <= 0, where the relaxation holds: of ``<-w, delta> >= base``."""
     base, slope = specified(problem, state, law, relaxed)
-    likely = law.along(base, -slope.expand(-1, state.count, -1)).exp().sort(0).values
-    return summed(likely[: len(base) - problem.spec.rank + 1])
+    return law.along(base, -slope.expand(-1, state.count, -1)).exp()
 
 
-def specified(problem: Problem, state: State, law: HalfSpaces, relaxed: backward.Relaxed) -> tuple[Tensor, Tensor]:
-    """:func:`pulled_rows` of the specification."""
+def surely_failing(problem: Problem, state: State, law: HalfSpaces, relaxed: backward.Relaxed) -> Tensor:
+    """(N,) at most the probability that the margin is <= 0, plus that of the relaxation not holding.
+
+    Where it holds a row is at most ``base + <w, delta>`` by its upper plane, and fails where that is <= 0, a half-space whose probability is known exactly for
+    round laws (for others 0 is returned). The rank-th smallest row is <= 0 where ``rank`` rows fail, which has at least the sum of their
+    probabilities less rank - 1.
+    """
+    base, slope = specified(problem, state, law, relaxed, -1.0)
+    if not law.exact:
+        return base.new_zeros(state.count)
+    reading = law.read(slope.expand(-1, state.count, -1))
+    far = law.tail(-base * (1 + 2.0**-40), reading).exp() * (1 - 1e-8)
+    near = 1 - law.tail(base * (1 - 2.0**-40), reading).exp()
+    likely = torch.where(base < 0, far, near).sort(0, descending=True).values
+    rank = problem.spec.rank
+    return (likely[:rank].sum(0) - (rank - 1)) * (1 - 2.0**-40)
+
+
+def any_of(likely: Tensor, rank: int) -> Tensor:
+    """(N,) a bound of the probability that the margin is <= 0, from those of its rows (R, N).
+
+    The rank-th smallest row is <= 0 only where ``rank`` rows fail, hence one of *any* R - rank + 1 rows fails: the least likely ones are summed.
+    """
+    return summed(likely.sort(0).values[: len(likely) - rank + 1])
+
+
+def specified(
+    problem: Problem, state: State, law: HalfSpaces, relaxed: backward.Relaxed, sign: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """:func:`pulled_rows` of the specification, or with ``sign`` -1 of its negative."""
     rows, offsets, doubt = backward.specification(problem, state)
+    rows, offsets = sign * rows, sign * offsets
     bases, slopes = [], []
     for block in torch.arange(len(rows), device=rows.device).split(backward.rows_at_once(state)):
         base, slope = pulled_rows(problem, state, law, state.graph.output, rows[block], relaxed)

@@ -6,15 +6,14 @@ from math import inf, log
 import torch
 from torch import Tensor
 
-from brittle import backward, intervals
+from brittle import backward
 from brittle.about import About
 from brittle.errors import InputError
-from brittle.graph import Node, graph_of
 from brittle.intervals import State
-from brittle.laws import Law
-from brittle.noise import _walls
+from brittle.laws import Gaussian, Law
+from brittle.noise import _first_layer, _walls
 from brittle.noise._half_spaces import HalfSpaces
-from brittle.planes import Planes, planes
+from brittle.noise._likely import Likely, likely
 from brittle.problem import Problem
 from brittle.results import Bracket
 
@@ -30,7 +29,7 @@ ABOUT = About(
 DECADES = (*range(1, 15), 17, 20, 30)
 BUDGETS = tuple(10.0**-k for k in DECADES)  # a decade apart where it matters; any choice is sound (folklore)
 SLOPES = ("adaptive", "chord")
-SPARE = log(1e-6)  # share of a budget for what only rounding needs: the box, and far ends of units that are stable
+WALK = (2, 2, 1, 1)  # decades that the budget of the sharper last step moves at a time, down first
 
 
 def probabilistic_crown(
@@ -81,96 +80,60 @@ def probabilistic_crown(
 
     ordered = torch.tensor(sorted(map(log, budgets)), dtype=torch.float64)
     chords = torch.tensor([s == "chord" for s in slopes])
+    given = next(iter(laws.values()), None)
 
-    def bound(question: Problem, law: HalfSpaces) -> Tensor:
-        return _searched(question, law, ordered, chords)
+    def bound(question: Problem, law: HalfSpaces) -> tuple[Tensor, Tensor]:
+        lower, upper, best = _searched(question, law, ordered, chords)
+        if isinstance(given, Gaussian):
+            upper = torch.minimum(upper, _sharpened(question, law, given, ordered, chords, best))
+        return lower, upper
 
-    return _walls.proved(
-        "probabilistic_crown", problem, laws, level, max_units, len(slopes) * (len(budgets) + 1), bound
-    )
+    copies = len(slopes) * (len(budgets) + 1)
+    return _walls.proved("probabilistic_crown", problem, laws, level, max_units, copies, bound)
 
 
-def _searched(question: Problem, law: HalfSpaces, budgets: Tensor, chords: Tensor) -> Tensor:
-    """(N,) the smallest bound: every third budget with both rules first, then both neighbours of each example's best."""
+def _searched(question: Problem, law: HalfSpaces, budgets: Tensor, chords: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(N,) the largest lower and the smallest upper bound, and which budget gave it: every third budget with both rules first, then
+    both neighbours of each example's best."""
     coarse = torch.arange(len(budgets))[1::3] if len(budgets) > 3 else torch.arange(len(budgets))
     at, rule = coarse.repeat_interleave(len(chords)), chords.repeat(len(coarse))
     tried, rule = budgets[at].expand(len(question), -1), rule.expand(len(question), -1)
     if law.bounded:  # intervals over the whole support, which cost nothing
         tried = torch.cat([tried, torch.full((len(question), len(chords)), -inf, dtype=tried.dtype)], 1)
         rule = torch.cat([rule, chords.expand(len(question), -1)], 1)
-    values = bounds_of(question, law, tried, rule)
+    lower, values = bounds_of(question, law, tried, rule)
     best = values[:, : len(at)].argmin(1)
     beside = (at[best][:, None] + torch.tensor([-1, 1])).clamp(0, len(budgets) - 1)
-    refined = bounds_of(question, law, budgets[beside], rule.gather(1, best[:, None]).expand(-1, 2))
-    return torch.cat([values, refined], 1).amin(1)
+    below, refined = bounds_of(question, law, budgets[beside], rule.gather(1, best[:, None]).expand(-1, 2))
+    tried = torch.cat([values, refined], 1)
+    return torch.cat([lower, below], 1).amax(1), tried.amin(1), at[best]
 
 
-def bounds_of(question: Problem, law: HalfSpaces, budgets: Tensor, chords: Tensor) -> Tensor:
-    """(N, S) the bound of every example for each of its S budgets (logarithms of totals) and rules of slopes, as one batch."""
+def bounds_of(question: Problem, law: HalfSpaces, budgets: Tensor, chords: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, S) lower and upper bounds for each of an example's S budgets (logarithms of totals) and rules of slopes, as one batch."""
     count, each = budgets.shape
     at = torch.arange(count).repeat_interleave(each)
-    return _bound(question.take(at), law.take(at), budgets.reshape(-1), chords.reshape(-1)).reshape(count, each).cpu()
+    copies, law = question.take(at), law.take(at)
+    found = likely(copies, law, budgets.reshape(-1), chords.reshape(-1))
+    upper = found.cost + _walls.any_of(_walls.failing(*_parts(found, law)), copies.spec.rank)
+    lower = _walls.surely_failing(*_parts(found, law)) - found.cost * (1 + 2.0**-40)
+    return lower.reshape(count, each).cpu(), upper.reshape(count, each).cpu() * (1 + 2.0**-50)
 
 
-def _bound(question: Problem, law: HalfSpaces, budget: Tensor, chords: Tensor) -> Tensor:
-    """(N,) the sum of costs and tails; ``budget`` (N,) is the logarithm of the total one, ``chords`` (N,) the rule of slopes."""
-    budget, chords = budget.to(question.device), chords.to(question.device)
-    graph = graph_of(question)
-    radius, outside = law.box(budget + SPARE)
-    problem = _walls.boxed(question, law, radius)
-    state = intervals.start(problem, graph)
-    each = budget - log(max(1, _walls.unit_count(graph)))
-    costs = [outside.exp()]
-
-    def enclose(state: State, node: Node, at: Tensor, one: Tensor, relaxed: backward.Relaxed) -> tuple[Tensor, Tensor]:
-        low, high, cost = _enclose(problem, state, law, node, at, one, relaxed, each)
-        costs.append(cost)
-        return low, high
-
-    relaxed = backward.relax(state, enclose, lambda state, node, _: _planes(state, node, chords))
-    return _walls.summed(torch.stack([*costs, _walls.failing(problem, state, law, relaxed)]))
+def _sharpened(
+    question: Problem, law: HalfSpaces, given: Gaussian, budgets: Tensor, chords: Tensor, best: Tensor
+) -> Tensor:
+    """(N,) the smallest bound with the mean of the first layer, over a few budgets: down while the cost is the larger part of it."""
+    rule = chords.new_zeros(len(question)) if not bool(chords.all()) else chords.new_ones(len(question))
+    at, smallest = (best - WALK[0]).clamp_min(0), torch.ones(len(question), dtype=torch.float64)
+    for step in (*WALK[1:], 0):
+        found = likely(question, law, budgets[at], rule)
+        rows = _first_layer.sharpened(found, law, given, _walls.failing(*_parts(found, law)))
+        left = _walls.any_of(rows, question.spec.rank)
+        smallest = torch.minimum(smallest, ((found.cost + left) * (1 + 2.0**-50)).cpu())
+        at = (at + torch.where(found.cost > left, -step, step).cpu()).clamp(0, len(budgets) - 1)
+    return smallest
 
 
-def _enclose(
-    problem: Problem,
-    state: State,
-    law: HalfSpaces,
-    node: Node,
-    at: Tensor,
-    one: Tensor,
-    relaxed: backward.Relaxed,
-    budget: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(low, high) (K, N) of the units ``at`` of a node's input, and what they cost together (N,)."""
-    source = backward.source_of(node)
-    base_low, slope = _walls.pulled_rows(problem, state, law, source, one, relaxed)
-    along_low = law.read(-slope)
-    base_high, slope = _walls.pulled_rows(problem, state, law, source, -one, relaxed)
-    base_high, along_high = -base_high, law.read(-slope)
-    free = ~backward.bent(state, node).flatten(1)[:, at].T  # linear already for this example: nothing to pay for
-    left, right = _walls.piece(state, node, (base_low + base_high) / 2)
-    leaves = law.tail(base_low - left, along_low).exp() + law.tail(right - base_high, along_high).exp()
-    most = budget.exp()
-    price = (leaves + 2 * (budget + SPARE).exp()) * (1 + 2.0**-50)
-    stable = price <= most
-    near, far = budget - log(2), budget + SPARE
-    reach = lambda along: torch.where(stable, law.quantile(far, along), law.quantile(near, along))
-    low, high = base_low - reach(along_low), base_high + reach(along_high)
-    low, high = _outward(low, -inf), _outward(high, inf)
-    low = torch.where(stable, torch.maximum(low, left), low)
-    high = torch.where(stable, torch.minimum(high, right), high)
-    cost = torch.where(stable, price, most).masked_fill(free, 0.0)
-    return low.masked_fill(free, -inf), high.masked_fill(free, inf), _walls.summed(cost)
-
-
-def _planes(state: State, node: Node, chords: Tensor) -> Planes:
-    """Planes of least area, or for the examples in ``chords`` with a lower plane parallel to the chord."""
-    least, parallel = planes(state, node), backward.chord_planes(state, node)
-    pick = lambda a, b: torch.where(chords.reshape(-1, *[1] * (a.dim() - 1)), a, b)
-    return Planes(
-        *(pick(getattr(parallel, f), getattr(least, f)) for f in ("lower_slope", "lower", "upper_slope", "upper"))
-    )
-
-
-def _outward(value: Tensor, towards: float) -> Tensor:
-    return torch.nextafter(value, torch.full_like(value, towards))
+def _parts(found: Likely, law: HalfSpaces) -> tuple[Problem, State, HalfSpaces, backward.Relaxed]:
+    return found.problem, found.state, law, found.relaxed

@@ -80,7 +80,7 @@ def _over(question: Problem, law: HalfSpaces, given: Law | None, dimension: int,
     if isinstance(given, Gaussian):
         law = _ball(law, given, dimension, target)
     free = torch.full((len(question), 2), -inf, dtype=torch.float64)
-    return bounds_of(question, law, free, torch.tensor([False, True]).expand(len(question), -1)).amin(1)
+    return bounds_of(question, law, free, torch.tensor([False, True]).expand(len(question), -1))[1].amin(1)
 
 
 def _ball(law: HalfSpaces, given: Gaussian, dimension: int, target: float) -> HalfSpaces:
@@ -93,6 +93,7 @@ def _ball(law: HalfSpaces, given: Gaussian, dimension: int, target: float) -> Ha
     return replace(
         law,
         bounded=True,
+        exact=False,
         tail=lambda t, deviation: torch.where(t > radius * deviation, -inf, torch.zeros_like(t)),
         quantile=lambda _, deviation: radius * deviation * ROUNDED,
         box=lambda wanted: (torch.full_like(wanted, furthest), torch.full_like(wanted, lost * (1 - 1e-12))),
