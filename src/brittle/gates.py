@@ -93,14 +93,14 @@ def slopes(function: ops.Activation, low: Tensor, high: Tensor) -> tuple[Tensor,
     least, most = torch.full_like(low, inf), torch.full_like(low, -inf)
     kinks = sorted(function.kinks)
     for left, right in zip((-inf, *kinks), (*kinks, inf)):
-        slope = _slope(function, left, right, low)
+        slope = slope_between(function, left, right, low)
         met = (low < right) & (high > left) | (low == high) & (low >= left) & (high <= right)
         least = torch.where(met, torch.minimum(least, slope - 2.0**-50 * slope.abs() * (slope != slope.round())), least)
         most = torch.where(met, torch.maximum(most, slope + 2.0**-50 * slope.abs() * (slope != slope.round())), most)
     return least, most
 
 
-def _slope(function: ops.Activation, left: float, right: float, like: Tensor) -> Tensor:
+def slope_between(function: ops.Activation, left: float, right: float, like: Tensor) -> Tensor:
     """The slope of a linear piece, from two of its points; whole numbers come out exactly."""
     if left == -inf:
         left = right - 1.0 if right < inf else 0.0
