@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SMALL = 1e-2  # below it functions with a removable singularity at 0 by their series, off by less than 1e-9 of themselves
+SMALL = (
+    1e-2  # below it functions with a removable singularity at 0 by their series, off by less than 1e-9 of themselves
+)
 
 
 @dataclass(frozen=True)
