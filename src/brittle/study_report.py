@@ -18,11 +18,15 @@ CLAIMS = """
 <div class="card">
 <h2>What was claimed, and what was found</h2>
 <p class="quiet">{{ paper }}</p>
+<p>{% for verdict, count in counts %}<span class="tag {{ tags[verdict] }}">{{ count }} {{ verdict }}</span> {% endfor %}</p>
 <div class="scroll"><table>
-  <thead><tr><th>claim</th><th>source</th><th>verdict</th><th>evidence</th></tr></thead>
-  <tbody>{% for c in claims %}<tr><td>{{ c.statement }}</td><td class="quiet">{{ c.source }}</td><td><span class="tag {{ tags[c.verdict] }}">{{ c.verdict }}</span></td><td>{{ c.evidence }}</td></tr>{% endfor %}</tbody>
+  <tbody>{% for c in claims %}<tr><td><span class="tag {{ tags[c.verdict] }}">{{ c.verdict }}</span></td><td>
+    <p class="sentence"><strong>{{ c.statement }}</strong></p>
+    <p class="sentence">{{ c.evidence }}</p>
+    <p class="quiet sentence">{{ c.source }}{% if c.link %} · <a href="#{{ c.link }}">{{ c.figure }}</a>{% endif %}</p>
+  </td></tr>{% endfor %}</tbody>
 </table></div>
-{% for note in notes %}<p class="sentence">{{ note }}</p>{% endfor %}
+{% for note in notes %}<p class="sentence quiet">{{ note }}</p>{% endfor %}
 </div>
 """
 PLOT = """
@@ -55,7 +59,11 @@ def write(folder: str | Path) -> Path:
 
 def render(study: Mapping) -> str:
     """The page as text, a function of the record alone."""
-    claims = fill(CLAIMS, {**{k: study[k] for k in ("claims", "paper", "notes")}, "tags": TAGS})
+    places = {p["title"]: f"{kind}-{k}" for kind in ("table", "plot") for k, p in enumerate(study[kind + "s"])}
+    linked = [{**c, "link": places.get(c.get("figure", ""), "")} for c in study["claims"]]
+    counts = [(v, n) for v in TAGS if (n := sum(c["verdict"] == v for c in linked))]
+    values = {"claims": linked, "counts": counts, "paper": study["paper"], "notes": study["notes"], "tags": TAGS}
+    claims = fill(CLAIMS, values)
     sections = [("claims", claims)]
     sections += [(f"plot-{k}", _plot(p)) for k, p in enumerate(study["plots"])]
     sections += [(f"table-{k}", _table(t)) for k, t in enumerate(study["tables"])]

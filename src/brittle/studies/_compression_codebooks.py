@@ -8,7 +8,7 @@ import torch
 from brittle.randomness import fold
 from brittle.studies._codebooks import Codebook, codebook, median_half_distance
 from brittle.studies._medians import Middle, mean_of, median_of, slope
-from brittle.studies._parts import Part, curve, measured, verdict
+from brittle.studies._parts import Part, curve, measured, shown, verdict
 from brittle.studies._study import Claim, Plot, Table
 
 PAPER = "arXiv 2406.16200"
@@ -67,11 +67,13 @@ def part(found: Mapping) -> Part:
     middle = {d: {name: median_of(row[name]) for name in NAMES} for d, row in square.items()}
     wide = {n: found[f"wide-n{n}"] for n in WIDE}
     products = {t: {d: mean_of(found[f"product-t{t}-d{d}"]) for d in PRODUCTS} for t in DEPTHS}
-    return Part(
-        (*square_claims(square, middle), wide_claim(wide), product_claim(products)),
-        (square_table(middle),),
-        (square_plot(middle), wide_plot(wide), product_plot(products)),
+    plots = square_plot(middle), wide_plot(wide), product_plot(products)
+    claims = (
+        *shown(plots[0], *square_claims(square, middle)),
+        *shown(plots[1], wide_claim(wide)),
+        *shown(plots[2], product_claim(products)),
     )
+    return Part(claims, (square_table(middle),), plots)
 
 
 def joined(parts: list[dict]) -> dict[str, list[float]]:

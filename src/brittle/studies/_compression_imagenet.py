@@ -13,7 +13,7 @@ from brittle.sources.assets import efficientnet, imagenet
 from brittle.spec import Targeted
 from brittle.studies._compression_paths import along
 from brittle.studies._medians import median_of
-from brittle.studies._parts import Part, verdict
+from brittle.studies._parts import Part, shown, verdict
 from brittle.studies._study import Claim, Curve, Plot, Table
 
 PAPER = "arXiv 2406.16200"
@@ -89,7 +89,7 @@ def part(found: Mapping[str, dict]) -> Part:
         for k, way in enumerate(((a, b), (b, a)))
         if f"imagenet-{way[0]}-{way[1]}" in found
     }
-    return Part(claims(rows), (table(rows),), plots(rows)) if rows else Part()
+    return Part(shown(plots(rows)[0], *claims(rows)), (table(rows),), plots(rows)) if rows else Part()
 
 
 def factors(rows: Mapping[str, dict], attack: str) -> list[float]:

@@ -18,7 +18,7 @@ from brittle.sources.embedded import embedded
 from brittle.studies._compression_paths import tested
 from brittle.studies._compression_relu import network
 from brittle.studies._medians import Middle, mean_of, median_of
-from brittle.studies._parts import Part, curve, verdict
+from brittle.studies._parts import Part, curve, shown, verdict
 from brittle.studies._study import Claim, Curve, Plot, Table
 from brittle.training import train
 
@@ -106,7 +106,9 @@ def part(found: Mapping[str, dict]) -> Part:
         for k, kind in enumerate(MNIST_KINDS)
         if f"mnist-{k}-0" in found
     }
-    return Part(claims(rows), (table(rows), measures_table(rows)), (ratio_plot(rows), prediction_plot(rows)))
+    prediction, ratios = claims(rows)
+    plots = prediction_plot(rows), ratio_plot(rows)
+    return Part((*shown(plots[0], prediction), *shown(plots[1], ratios)), (table(rows), measures_table(rows)), plots)
 
 
 def spearman(a: list[float], b: list[float]) -> float:

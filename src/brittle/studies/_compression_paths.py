@@ -11,7 +11,7 @@ from brittle.randomness import generator
 from brittle.sources.digits import digits
 from brittle.sources.embedded import embedded
 from brittle.studies._medians import median_of
-from brittle.studies._parts import Part, verdict
+from brittle.studies._parts import Part, shown, verdict
 from brittle.studies._study import Claim, Curve, Plot
 
 PAPER = "arXiv 2406.16200"
@@ -131,7 +131,8 @@ def part(found: Mapping) -> Part:
         "ours" if cosines["hardened"].low > cosines["mlp"].high else "not reproduced",
         f"median over {PAIRS} pairs of digits of the mean cos θ: plain {cosines['mlp']}, hardened {cosines['hardened']}; chance 0.10",
     )
-    return Part((claim, robust), (), (plot(paths),))
+    figure = plot(paths)
+    return Part(shown(figure, claim, robust), (), (figure,))
 
 
 def plot(paths: Mapping[str, Mapping]) -> Plot:

@@ -9,7 +9,7 @@ from torch import Tensor
 from brittle.randomness import fold
 from brittle.studies._codebooks import expected_compression, exponential_points, random_labels
 from brittle.studies._medians import mean_of, slope
-from brittle.studies._parts import Part, curve, measured, verdict
+from brittle.studies._parts import Part, curve, measured, shown, verdict
 from brittle.studies._study import Claim, Plot, Table
 
 PAPER = "arXiv 2406.16200"
@@ -84,11 +84,13 @@ def part(found: Mapping) -> Part:
     small = {d: found[f"points-optimum-d{d}"] for d in SMALL}
     large = sorted((int(k.rsplit("-d", 1)[1]), v) for k, v in found.items() if k.startswith("points-margin-"))
     labels = {(n, m): {**found[f"labels-n{n}-m{m}"], "best": found[f"labels-best-n{n}-m{m}"]} for n, m in LABELS}
-    return Part(
-        (law_claim(law), *gap_claims(law, small, dict(large)), labels_claim(labels)),
-        (labels_table(labels),),
-        (law_plot(law), gap_plot(law, small, dict(large)), labels_plot(labels)),
+    plots = law_plot(law), gap_plot(law, small, dict(large)), labels_plot(labels)
+    claims = (
+        *shown(plots[0], law_claim(law)),
+        *shown(plots[1], *gap_claims(law, small, dict(large))),
+        *shown(plots[2], labels_claim(labels)),
     )
+    return Part(claims, (labels_table(labels),), plots)
 
 
 # ---- the law of phi --------------------------------------------------------------------------------------------------
@@ -234,8 +236,10 @@ def labels_table(labels: Mapping[tuple[int, int], dict]) -> Table:
             "points m",
             "mean of m·margin²",
             "law: d − m + 1",
-            "margin / half distance",
+            "interpolant: margin / half distance",
             "law over √(d/2)",
+            "best linear margin / half distance",
+            "1/√d",
         ),
         tuple(rows),
         "Means over 200 sets (best margin: 20) with 1.96 standard errors. Half distance to the nearest point of the other label: a little below √(d/2).",

@@ -14,7 +14,7 @@ from torch.nn.functional import softplus
 from brittle.randomness import fold, generator
 from brittle.studies._codebooks import expected_compression, exponential_points
 from brittle.studies._medians import mean_of, median_of
-from brittle.studies._parts import Part, curve, measured, verdict
+from brittle.studies._parts import Part, curve, measured, shown, verdict
 from brittle.studies._study import Claim, Plot, Table
 
 PAPER = "arXiv 2406.16200"
@@ -86,7 +86,10 @@ def part(found: Mapping[str, dict]) -> Part:
     """The table beside the paper's numbers, the sweep over d, and what another loss does."""
     squared = {d: valid(found, "squared", d) for d in DIMENSIONS}
     logistic = valid(found, "logistic", 12)
-    return Part(claims(squared[12], logistic, squared), (table(squared[12], logistic),), plots(squared, logistic))
+    sweep, by_loss = plots(squared, logistic)
+    match, over_d, loss = claims(squared[12], logistic, squared)
+    told = (*shown(by_loss, match), *shown(sweep, over_d), *shown(by_loss, loss))
+    return Part(told, (table(squared[12], logistic),), (by_loss, sweep))
 
 
 def valid(found: Mapping[str, dict], loss: str, d: int) -> list[dict]:

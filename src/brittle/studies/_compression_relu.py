@@ -12,7 +12,7 @@ from brittle.randomness import fold
 from brittle.region import Ball
 from brittle.studies._codebooks import codebook, random_labels
 from brittle.studies._medians import Middle, median_of, slope
-from brittle.studies._parts import Part, curve, measured, verdict
+from brittle.studies._parts import Part, curve, measured, shown, verdict
 from brittle.studies._study import Claim, Plot, Table
 from brittle.training import train
 
@@ -88,7 +88,8 @@ def part(found: Mapping[str, dict]) -> Part:
         name: {d: median_of([found[f"relu-{k}-d{d}-{run}"]["ratio"] for run in range(RUNS)]) for d in dimensions}
         for k, name in enumerate(KINDS)
     }
-    return Part(claims(rows), (table(rows, dimensions),), (plot(rows, dimensions),))
+    figure = plot(rows, dimensions)
+    return Part(shown(figure, *claims(rows)), (table(rows, dimensions),), (figure,))
 
 
 def claims(rows: Mapping[str, Mapping[int, Middle]]) -> tuple[Claim, ...]:

@@ -10,7 +10,7 @@ from brittle.randomness import fold
 from brittle.studies._codebooks import codebook
 from brittle.studies._compression_geometry import linear_radii
 from brittle.studies._medians import Middle, median_of, slope
-from brittle.studies._parts import Part, curve, measured, verdict
+from brittle.studies._parts import Part, curve, measured, shown, verdict
 from brittle.studies._study import Claim, Plot, Table
 
 STEPS = (1, 10, 100, 1000, 10_000, 1_000_000, 1_000_000_000)
@@ -59,7 +59,10 @@ def part(found: Mapping[str, dict]) -> Part:
     runs = {d: [v for k, v in found.items() if k.startswith(f"training-d{d}-")] for d in dimensions}
     squared = {d: [median_of([r["squared"][i] for r in runs[d]]) for i in range(len(STEPS))] for d in dimensions}
     entropy = {d: median_of([r["cross-entropy"] for r in runs[d]]) for d in dimensions}
-    return Part(claims(squared, entropy), (table(squared, entropy),), plots(squared, entropy))
+    told = [
+        c for p, claim in zip(plots(squared, entropy), claims(squared, entropy), strict=True) for c in shown(p, claim)
+    ]
+    return Part(tuple(told), (table(squared, entropy),), plots(squared, entropy))
 
 
 def claims(squared: Mapping[int, list[Middle]], entropy: Mapping[int, Middle]) -> tuple[Claim, ...]:

@@ -1,7 +1,7 @@
 """A study in parts: each experiment in a file of its own brings its claims, tables and plots."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from brittle.studies._medians import Middle
 from brittle.studies._study import Claim, Curve, Plot, Table
@@ -15,6 +15,11 @@ class Part:
     tables: tuple[Table, ...] = ()
     plots: tuple[Plot, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def shown(figure: Plot | Table, *claims: Claim) -> tuple[Claim, ...]:
+    """The claims, each naming the figure that shows it."""
+    return tuple(replace(claim, figure=figure.title) for claim in claims)
 
 
 def verdict(holds: bool, otherwise: str = "not reproduced") -> str:

@@ -16,12 +16,14 @@ class Claim:
     source     where: "arXiv 2602.18674, Theorem 3.1"; "ours" for a law that the paper does not state
     verdict    "reproduced", "not reproduced", "only when" (under the condition that ``evidence`` names), or "ours" (no claim of the paper)
     evidence   the numbers behind the verdict, one or two sentences
+    figure     the title of the plot or table that shows it; the page links there
     """
 
     statement: str
     source: str
     verdict: str
     evidence: str
+    figure: str = ""
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
