@@ -1,5 +1,6 @@
 """What an audit records beside the brackets: the health of the measurement, and why the network is brittle."""
 
+import inspect
 import time
 
 import torch
@@ -9,6 +10,7 @@ from brittle.discovery import method
 from brittle.errors import InputError, NotCertified
 from brittle.files import write_json
 from brittle.health import after, doctor
+from brittle.questions.diagnose import diagnose
 from brittle.records import Explanation
 from brittle.results import Finding
 from brittle.rows import recorded_bracket
@@ -22,15 +24,15 @@ DIAGNOSED = (
 def explain(job: Job, what: Explanation) -> str:
     """Run one diagnostic on one model and record its Finding. Returns the name of the record.
 
-    A diagnostic asks about the first region (without any: a ball of radius 0). One that refuses the model leaves a note,
-    one that fails leaves a doubt; neither ends the audit.
+    A diagnostic asks about the first region (without any: a ball of radius 0) and, where it asks about noise, about the first law. One
+    that refuses the model leaves a note, one that fails leaves a doubt; neither ends the audit.
     """
     started = time.perf_counter()
     at = torch.arange(min(DIAGNOSED, job.plan.count))
     name = next(iter(job.plan.questions()))
     try:
         problem = job.problem(what.model, at, job.move(*name))
-        finding = method("diagnostics", what.method)(problem, seed=job.plan.seed)
+        finding = diagnose(problem, what.method, seed=job.plan.seed, **_laws(job, what.method))
     except (NotCertified, InputError) as reason:
         finding = Finding(what.method, f"{what.method}: not applicable", note=str(reason))
     except Exception as reason:  # a third party's diagnostic must not cost the brackets
@@ -45,6 +47,12 @@ def explain(job: Job, what: Explanation) -> str:
     write_json(job.folder / "timings" / f"{what.name}.json", {"seconds": time.perf_counter() - started})
     write_json(job.folder / "findings" / f"{what.name}.json", finding.facts())
     return what.name
+
+
+def _laws(job: Job, name: str) -> dict[str, object]:
+    """The first law of the audit, for a diagnostic that asks about noise."""
+    wanted = "laws" in inspect.signature(method("diagnostics", name).function).parameters
+    return {"laws": next(iter(job.laws.values()), None)} if wanted else {}
 
 
 def before_checks(job: Job) -> dict[str, list[dict]]:

@@ -1,6 +1,6 @@
 """How much of a change of class does the decision see? Feature compression, and the radius it predicts without an attack."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 
 import torch
@@ -37,7 +37,7 @@ def compression(
     partners: Examples | None = None,
     radius: Bracket | None = None,
     witness: Witness | None = None,
-    optimum: object = None,
+    optimum: Callable[..., object] | object = None,
     classes: int = 5,
     midpoints: int = 8,
     outputs: int = 10,
@@ -60,7 +60,8 @@ def compression(
     partners   (x, labels) among which partners are looked for; default: the problem's own examples
     radius     a Bracket of :func:`brittle.radius` on this problem: its upper ends take the place of the prediction in the ratios
     witness    a Witness (default: that of ``radius``): adds ``attack_alignment = |cos(change, Delta)|``
-    optimum    the best possible mean radius, or what has it as ``.mean`` (:func:`brittle.optimum`): adds ``optimum_ratio``
+    optimum    the best possible mean radius of the rightly classified examples, what has it as ``.mean``, or :func:`brittle.optimum` itself,
+               which is then asked (``bt.diagnose`` and audits pass it): adds ``optimum`` and ``optimum_ratio = radius / optimum``
     classes, midpoints, outputs   of the walk and of the Jacobian
     Errors: InputError where partners are of one class, where several inputs move or none is a floating-point tensor, for p = 0 and top-k.
 
@@ -81,7 +82,8 @@ def compression(
     way = norms.flat(others.values[paths.nearest.clamp_min(0)].double() - problem.inputs[leaf].double())
     columns = _paths(problem, ball.p, others, paths, way) | _local(problem, leaf, others, paths, way, outputs)
     size = _size(problem, ball.radius, paths, radius)
-    columns |= _ratios(size, others.other / 2, optimum)
+    best = _best(optimum, problem, leaf, ball.p, paths)
+    columns |= _ratios(size, others.other / 2, best)
     witness = witness if witness is not None or radius is None else radius.witness
     if witness is not None:
         columns |= _alignment(problem, leaf, way, witness)
@@ -94,7 +96,7 @@ def compression(
         ("half_distance", "predicted_radius"),
         f"{NAMES[ball.p]} size",
         _sentence(columns, status, NAMES[ball.p]),
-        value=_value(columns, size.cpu(), status, optimum),
+        value=_value(columns, size.cpu(), status, best),
     )
 
 
@@ -145,13 +147,22 @@ def _size(problem: Problem, unit: float, paths: Walk, radius: Bracket | None) ->
     return radius.upper.to(paths.radius) * unit
 
 
-def _ratios(size: Tensor, half: Tensor, optimum: object) -> dict[str, Tensor]:
+def _best(optimum: object, problem: Problem, leaf: str, p: float, paths: Walk) -> float | None:
+    """The best mean radius over the examples that the network gets right; None where it is not known."""
+    if callable(optimum):
+        right = torch.tensor([s != "misclassified" for s in paths.status], device=problem.device)
+        labels = problem.labels[right]
+        if len(labels.unique()) < 2:
+            return None
+        optimum = optimum(problem.inputs[leaf][right], labels, p=p)
+    return None if optimum is None else float(getattr(optimum, "mean", optimum))  # type: ignore[arg-type]
+
+
+def _ratios(size: Tensor, half: Tensor, best: float | None) -> dict[str, Tensor]:
     columns = {"half_distance": half, "robustness_ratio": size / half, "d_eff": (half / size).square()}
-    return columns if optimum is None else {**columns, "optimum_ratio": size / _mean(optimum)}
-
-
-def _mean(optimum: object) -> float:
-    return float(getattr(optimum, "mean", optimum))  # type: ignore[arg-type]
+    return (
+        columns if best is None else {**columns, "optimum": torch.full_like(half, best), "optimum_ratio": size / best}
+    )
 
 
 def _alignment(problem: Problem, leaf: str, way: Tensor, witness: Witness) -> dict[str, Tensor]:
@@ -181,7 +192,7 @@ def _status(paths: Walk, others: Partners, size: Tensor, columns: dict[str, Tens
     return words
 
 
-ALWAYS = {"half_distance"}
+ALWAYS = {"half_distance", "optimum"}
 WITHOUT = {"robustness_ratio", "d_eff", "optimum_ratio"}
 
 
@@ -214,13 +225,10 @@ def _sentence(columns: dict[str, Tensor], status: Sequence[str], norm: str) -> s
     )
 
 
-def _value(columns: dict[str, Tensor], size: Tensor, status: Sequence[str], optimum: object) -> str:
+def _value(columns: dict[str, Tensor], size: Tensor, status: Sequence[str], best: float | None) -> str:
     """The ratio of means, which unlike ratios of examples has an optimum to be compared with."""
     good = torch.tensor([s == "ok" for s in status])
     if not bool(good.any()):
         return ""
-    best = float(columns["half_distance"][good].mean()) if optimum is None else _mean(optimum)
-    ratio = float(size[good].mean()) / best
-    return (
-        f"mean radius {ratio:.3g} of {'half the distance' if optimum is None else 'the optimum'}, d_eff {ratio**-2:.3g}"
-    )
+    ratio = float(size[good].mean()) / (float(columns["half_distance"][good].mean()) if best is None else best)
+    return f"mean radius {ratio:.3g} of {'half the distance' if best is None else 'the optimum'}, d_eff {ratio**-2:.3g}"

@@ -5,8 +5,12 @@ from collections.abc import Callable
 from functools import partial
 
 from brittle.discovery import check_options, method
+from brittle.noise.cell import cell
 from brittle.problem import Problem
+from brittle.questions.optimum import optimum
+from brittle.questions.probability import probability
 from brittle.questions.radius import radius
+from brittle.questions.tolerated_noise import tolerated_noise
 from brittle.results import Finding
 
 
@@ -35,9 +39,17 @@ def diagnose(problem: Problem, name: str, *, seed: int = 0, **options: object) -
 
 
 def _tools(function: Callable, seed: int) -> dict[str, Callable]:
-    """What a diagnostic needs of other families arrives as an argument: an attack on the margin, a search for the smallest perturbation."""
+    """What a diagnostic needs of other families arrives as an argument: an attack on the margin, verbs, a bound under noise."""
     known = {
         "attack": method("attacks", "apgd"),
         "smallest": partial(radius, effort="quick", ends="upper", seed=seed),
+        "radius": partial(radius, effort="quick", seed=seed),
+        "probability": probability,
+        "paper_bound": partial(probability, ends="upper", estimators=[partial(cell, distances="nearest")]),
+        "tolerated": tolerated_noise,
+        "optimum": optimum,
     }
-    return {name: tool for name, tool in known.items() if name in inspect.signature(function).parameters}
+    takes = inspect.signature(
+        function
+    ).parameters  # an option may bear the name of a tool: only what may be called is passed one
+    return {name: tool for name, tool in known.items() if name in takes and "Callable" in str(takes[name].annotation)}
