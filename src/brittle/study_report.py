@@ -23,7 +23,7 @@ CLAIMS = """
   <tbody>{% for c in claims %}<tr><td><span class="tag {{ tags[c.verdict] }}">{{ c.verdict }}</span></td><td>
     <p class="sentence"><strong>{{ c.statement }}</strong></p>
     <p class="sentence">{{ c.evidence }}</p>
-    <p class="quiet sentence">{{ c.source }}{% if c.link %} · <a href="#{{ c.link }}">{{ c.figure }}</a>{% endif %}</p>
+    <p class="quiet sentence">{{ c.source }}{% if c.link %} · <a class="quiet" href="#{{ c.link }}">see the figure</a>{% endif %}</p>
   </td></tr>{% endfor %}</tbody>
 </table></div>
 {% for note in notes %}<p class="sentence quiet">{{ note }}</p>{% endfor %}
@@ -91,8 +91,8 @@ def _plot(plot: Mapping) -> Markup:
     ys = [v for c in curves for name in ("y", "low", "high") for v in c[name]] + [at for at, _ in plot["rules"]]
     if not xs:
         return fill(TABLE, {"title": plot["title"], "note": "nothing could be measured", "columns": [], "rows": []})
-    x, y = _axis(plot["x_label"], xs, plot["log_x"]), _axis(plot["y_label"], ys, plot["log_y"])
-    legend = [(c["label"], series(k)) for k, c in enumerate(curves)]
+    x, y = _axis(plot["x_label"], xs, plot["log_x"], zero=False), _axis(plot["y_label"], ys, plot["log_y"])
+    legend = [(c["label"], series(k) + " dot" * (c["style"] == "points")) for k, c in enumerate(curves)]
     svg = figure(marks, x, y, label=plot["title"], height=340)
     return fill(PLOT, {"title": plot["title"], "note": plot["note"], "legend": legend, "svg": svg})
 
@@ -118,10 +118,11 @@ def _marks(curve: Mapping, classes: str) -> list[Mark]:
     return [band(xs, low, high, classes), *drawn] if curve["style"] == "band" else drawn
 
 
-def _axis(label: str, values: Sequence[float], log: bool) -> Axis:
+def _axis(label: str, values: Sequence[float], log: bool, zero: bool = True) -> Axis:
+    """The range of the values with a margin; with ``zero`` it begins at 0 where that is not far below them."""
     low, high = min(values), max(values)
     if log:
         return Axis(label, low / 1.15, high * 1.15, log=True)
-    low = 0.0 if 0 < low < 0.5 * high else low
+    low = 0.0 if zero and 0 < low < 0.5 * high else low
     pad = 0.04 * (high - low) or 0.5 * abs(high) or 1.0
     return Axis(label, low if low == 0 else low - pad, high + pad)
