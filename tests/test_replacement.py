@@ -128,6 +128,8 @@ def test_nothing_lies_beyond_the_reach():
     for log in (replacement.log_tail_along, lambda t, w, law: replacement.log_tail(t, replacement.read(w, law))):
         assert float(log(tensor(1.5001), up, law)) == -inf < float(log(tensor(1.4999), up, law))
         assert float(log(tensor(1e-6), down, law)) == -inf and float(log(tensor(-0.4), down, law)) <= 0
+    for t in (inf, 2.0):
+        assert float(replacement.log_tail(tensor(t), replacement.read(up, law))) == -inf
     assert torch.allclose(law.furthest(), tensor(1.0), rtol=1e-14)
 
 

@@ -208,3 +208,11 @@ def test_dimension_matters_by_the_right_amount():
     assert abs(float(tails.log_sphere(t, 64) - tails.log_sphere(t, 66))) > 1e-2
     assert float(tails.log_sphere(tensor(3 / 784**0.5), 784).exp()) == pytest.approx(1.32e-3, rel=0.01)
     assert float(ndtr(-3)) == pytest.approx(float(tails.log_normal(tensor(3.0)).exp()), rel=1e-8)
+
+
+@pytest.mark.parametrize("name", UNIFORM)
+def test_nothing_lies_at_infinity(name):
+    """A unit without an end on one side asks for this tail: 1 instead of 0 would make it pay for all."""
+    bound = UNIFORM[name][1]
+    assert bound(tensor(inf), directions(5), 5).tolist() == [-inf] * 4
+    assert tails.log_normal(tensor(inf)).item() == tails.log_sphere(tensor(inf), 5).item() == -inf

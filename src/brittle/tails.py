@@ -248,7 +248,7 @@ def _beyond(value: Tensor, t: Tensor, reach: Tensor) -> Tensor:
 
 
 def shortened(t: Tensor) -> Tensor:
-    return t - SHORTEN * t.abs()
+    return t * (1 - SHORTEN * t.sign())  # inf stays
 
 
 def widened(value: Tensor) -> Tensor:
