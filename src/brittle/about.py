@@ -18,6 +18,7 @@ class About:
     cost       passes per example, in words
     effort     the least effort at which the questions run it by themselves: "quick", "standard", "thorough"; "" = only when named
     ends       which ends of a bracket it can move: "both", "lower" or "upper"
+    guarantee  of those ends where the family leaves it open (noise): "proved" or "statistical"; "" = by its ends, upper alone is proved
     """
 
     promise: str
@@ -28,3 +29,4 @@ class About:
     cost: str = ""
     effort: str = ""
     ends: str = "both"
+    guarantee: str = ""

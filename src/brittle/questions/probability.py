@@ -20,6 +20,7 @@ from brittle.questions._methods import Choice, chosen
 from brittle.results import Bracket, Cost, Ends
 
 DRAWS = {"quick": 500, "standard": 2000, "thorough": 20000}  # folklore: 0 failures prove p < 0.7 %, 0.2 %, 0.02 %
+SHARE = 1 / 50  # of the error, for every further method whose end rests on draws (folklore)
 
 
 def probability(
@@ -92,7 +93,8 @@ def probability(
     cost = Cost(passes.forward / count, passes.backward / count, passes.seconds)
     doubts = (*warnings(answer, speakers), *contradiction(answer, speakers))
     status = statuses(answer, wrong, speakers, ends != "lower", threshold)
-    return replace(answer, cost=cost, doubts=doubts, status=status)
+    said = None if answer.level is None else level
+    return replace(answer, cost=cost, doubts=doubts, status=status, level=said)
 
 
 def _asked(
@@ -107,11 +109,15 @@ def _asked(
     """Every method's own bracket. With ``thrift``, estimators after the first see only the examples on which it saw too little, and nobody
     sees those on which a sequential method has decided."""
     parts: list[tuple[str, Bracket]] = []
+    further = [f for _, f in methods if _stated(f, "guarantee") == "statistical"]
+    drawn = 1 - (1 - level) * (1 - SHARE * len(further))  # so that all ends from draws hold together at ``level``
     for name, function in methods:
         certifies = proves(function)
-        if certifies and "certify" not in offered:
+        if "certify" not in offered and (certifies or _stated(function, "ends") == "upper"):
             continue  # the upper end was not asked for
-        ask = lambda some, f=function: f(some, laws, seed=seed, level=level, **_accepted(f, offered))
+        options = _accepted(function, {**offered, "error": SHARE * (1 - level)} if function in further else offered)
+        sure = level if function in further else drawn
+        ask = lambda some, f=function, o=options, c=sure: f(some, laws, seed=seed, level=c, **o)
         where = torch.ones(len(problem), dtype=torch.bool)
         if thrift and parts:
             where = undecided(parts[0][1]) & (where if certifies else rare(parts[0][1]))
@@ -143,8 +149,12 @@ def _estimators(choice: Choice, problem: Problem, effort: str, threshold: float 
 
 def proves(function: Callable) -> bool:
     """Whether a method gives a proved upper end and nothing else."""
-    upper_only = isinstance(function, Method) and getattr(function.about, "ends", "both") == "upper"
+    upper_only = _stated(function, "ends") == "upper" and _stated(function, "guarantee") != "statistical"
     return upper_only or _takes(function, "certify")
+
+
+def _stated(function: Callable, what: str) -> str:
+    return getattr(function.about, what, "") if isinstance(function, Method) else ""
 
 
 def _takes(function: Callable, option: str) -> bool:
