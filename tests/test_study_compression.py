@@ -15,6 +15,7 @@ import brittle.studies._compression_points as points
 import brittle.studies._compression_probes as probes
 import brittle.studies._compression_relu as relu
 import brittle.studies._compression_training_time as training_time
+from brittle.errors import InputError
 from brittle.studies._codebooks import codebook, exponential_points, random_labels
 from brittle.studies._compression_geometry import linear_radii
 from brittle.studies._medians import Middle, mean_of, median_of
@@ -228,8 +229,10 @@ def canned(name: str, arguments: list):
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_the_study_puts_its_parts_together(full, tmp_path):
+def test_the_study_puts_its_parts_together(full, monkeypatch):
     from brittle import study_report
+
+    monkeypatch.setattr("brittle.studies.compression.asset", lambda package, name: None)
 
     study = compression(Canned(), full=full)  # type: ignore[arg-type]
     assert Study.of(study.facts()) == study and len(study.claims) >= 18 + 2 * full
@@ -241,6 +244,12 @@ def test_the_study_puts_its_parts_together(full, tmp_path):
         "the published numbers stand beside ours"
     )
     assert not any("reproduced" == c.verdict and "1/√d of the optimum" in c.statement for c in study.claims)
+
+
+def test_the_full_study_asks_for_its_assets_first(tmp_path, monkeypatch):
+    monkeypatch.setenv("BRITTLE_ASSETS", str(tmp_path))
+    with pytest.raises(InputError, match="fetch_assets.py mnist"):
+        compression(None, full=True)  # type: ignore[arg-type]
 
 
 def verdicts(claims) -> list[str]:

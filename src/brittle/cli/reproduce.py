@@ -27,9 +27,9 @@ def reproduce(
     folder = out or Path("runs") / (f"{name}-full" if full else name)
     study = run(name, folder, full=full, seed=seed, workers=workers)
     rows = [
-        {"claim": c.statement, "source": c.source, "verdict": c.verdict, "evidence": c.evidence} for c in study.claims
+        {"verdict": c.verdict, "claim": c.statement, "evidence": c.evidence, "source": c.source} for c in study.claims
     ]
-    render(rows, ("claim", "source", "verdict", "evidence"), "table", study.title)
+    render(rows, ("verdict", "claim", "evidence", "source"), "table", study.title)
     for note in study.notes:
         print(note)
     print(f"report: {study_report.write(folder)}")
