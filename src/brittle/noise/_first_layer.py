@@ -58,7 +58,7 @@ class _Rows:
 def sharpened(found: Likely, law: HalfSpaces, given: Gaussian, failing: Tensor) -> Tensor:
     """(R, N) bounds of the probability that a row is <= 0 on the likely event: ``failing`` (of planes over the inputs) or less."""
     worth = (failing > WORTH * found.cost).nonzero()
-    names = first(found.state.graph)
+    names = first(found.state.graph, law.leaf)
     if not len(worth) or not names:
         return failing
     rows = _over_first_layer(found, law, given, names)
@@ -72,11 +72,14 @@ def sharpened(found: Likely, law: HalfSpaces, given: Gaussian, failing: Tensor) 
     return better
 
 
-def first(graph: Graph) -> list[str]:
-    """Piecewise-linear activations whose input is affine in the leaves."""
+def first(graph: Graph, leaf: str) -> list[str]:
+    """Piecewise-linear activations whose input is affine in the leaf; what does not depend on it is constant."""
     behind: set[str] = set()
-    found = []
+    found, reached = [], {graph.inputs.get(leaf)}
     for node in graph.nodes:
+        if reached.isdisjoint(node.sources):
+            continue
+        reached.add(node.name)
         late = any(source in behind for source in node.sources)
         if ops.is_nonlinear(node):
             found += [] if late or node.op in ops.POOLS else [node.name]
