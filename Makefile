@@ -12,12 +12,12 @@ export MKL_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: demo test test-slow check style types docs readme bench assets clean help
+.PHONY: demo test test-slow check style types docs readme bench bench-noise assets clean help
 .DEFAULT_GOAL := help
 
 help:
 	@sed -n '2,3s/^# *//p' Makefile
-	@echo "make test-slow, make docs, make bench, make assets, make clean"
+	@echo "make test-slow, make docs, make bench, make bench-noise, make assets, make clean"
 
 $(READY): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "brittle needs Python 3.11 or later; run make PYTHON=python3.11")'
@@ -53,6 +53,12 @@ readme: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py
+
+# estimators, then how much noise every bound certifies; make bench-noise QUICK= asks all inputs and seeds, and takes an hour
+bench-noise: QUICK ?= --quick
+bench-noise: $(READY)
+	$(BIN)/python benchmarks/noise_estimators.py $(QUICK)
+	$(BIN)/python benchmarks/noise.py $(QUICK)
 
 assets: $(READY)
 	$(BIN)/python scripts/fetch_assets.py

@@ -3,6 +3,7 @@
     python benchmarks/noise.py                 digits, the embedded 64-100-100-10
     python benchmarks/noise.py mnist fashion   784-128-128-10 trained here in a minute; needs scripts/fetch_assets.py
     python benchmarks/noise.py depth           64-64-64-64-10 and 64-(48 five times)-10, trained here on digits
+    --quick                                    three inputs instead of ten
 
 Per input, by bisection on a logarithmic axis: the largest sigma at which a method proves p <= p0, over the sigma at which p is
 p0 by importance sampling (16,000 draws at the end). p need not grow with sigma: both are crossings that were found, not proved to be single.
@@ -28,7 +29,7 @@ from brittle.noise.proven import proven
 from brittle.sources.digits import digits
 from brittle.sources.embedded import embedded
 
-INPUTS, TARGETS, STEPS = 10, (1e-3, 1e-6), 12
+INPUTS, TARGETS, STEPS = 3 if "--quick" in sys.argv else 10, (1e-3, 1e-6), 12
 LOW, HIGH = 1e-5, 2.0  # sigma, in the units of a pixel
 
 
@@ -130,7 +131,7 @@ def depth() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for section in sys.argv[1:] or ["digits"]:
+    for section in [a for a in sys.argv[1:] if a != "--quick"] or ["digits"]:
         if section == "digits":
             table("64-100-100-10, digits (embedded mlp)", embedded("mlp"), *digits("test"))
         elif section == "depth":

@@ -51,7 +51,7 @@ def search(question: Problem, laws: Mapping[str, Law], steps: int = STEPS) -> De
     The tilt moves towards that of each linearisation by PACE, and from the fourth step by less and less, since on a ReLU network the design point
     often lies on a kink, between whose two sides the plain step jumps for ever. A lane drops others from the race only while its row has come down
     as predicted. In float64, so that the batch does not show. Cost: one forward and up to 9 backward passes per example for the first step, one of
-    each per lane and later step, three forward per lane for the last line search.
+    each per lane and later step, up to six forward per lane for the last line search, most often two.
     """
     wide = question.double()
     with torch.no_grad():
