@@ -180,8 +180,9 @@ class Subspace:
         if self.points is not None and x is None:
             raise InputError("subspace", "the points x at which the tangent spaces are meant", "none", "pass x=")
         basis = self.bases(change if x is None else x)
-        coordinates = (basis @ rows[..., None]) if len(basis) > 1 else (rows @ basis[0].T)[..., None]
-        return (basis.mT @ coordinates)[..., 0].reshape(change.shape)
+        if len(basis) == 1:  # one matrix for all examples
+            return ((rows @ basis[0].T) @ basis[0]).reshape(change.shape)
+        return (basis.mT @ (basis @ rows[..., None]))[..., 0].reshape(change.shape)
 
     def off(self, change: Tensor, x: Tensor | None = None) -> Tensor:
         """The part orthogonal to the subspace: ``change - on(change)``."""
