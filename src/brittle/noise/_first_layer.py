@@ -147,8 +147,8 @@ def _inputs(found: Likely, law: HalfSpaces, node: Node) -> tuple[Tensor, Tensor,
     state, source = found.state, node.sources[0]
     shape = state.low[source].shape[1:]
     one = torch.eye(shape.numel(), dtype=torch.float64, device=found.problem.device).reshape(-1, 1, *shape)
-    low, slope = _walls.pulled_rows(found.problem, state, law, source, one, {})
-    high, _ = _walls.pulled_rows(found.problem, state, law, source, -one, {})
+    low, slope = _walls.pulled_rows(found.problem, state, law, source, one, found.relaxed)
+    high, _ = _walls.pulled_rows(found.problem, state, law, source, -one, found.relaxed)
     return ((low - high) / 2).T, (-(low + high) / 2).T.clamp_min(0) * (1 + LOOSE), slope[:, 0]
 
 
