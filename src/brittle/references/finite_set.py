@@ -14,7 +14,7 @@ from brittle.references._points import Points, as_points, blocks
 
 ABOUT = About(
     promise="the largest mean radius that any classifier could have that labels every one of these examples correctly",
-    reference="edge covers and assignments: Edmonds & Johnson 1970; derived here from the linear programme over pair sums",
+    reference="derived from the linear programme over pair sums; edge covers as matchings: Schrijver, Combinatorial Optimization, 2003 (remembered)",
     norms=(1, 2, inf),
     answers="radius",
     leaves=("input",),
