@@ -31,7 +31,7 @@ def subspace(
     problem: Problem,
     *,
     seed: int = 0,
-    subspace: Subspace,
+    subspace: Subspace | None = None,
     smallest: Callable[[Problem], Bracket],
     attacked: int = 64,
     initial: nn.Module | None = None,
@@ -54,6 +54,10 @@ def subspace(
                         without a valid range, whatever the region says). ``inf``: none was found
     ``universal``       the size at which one direction, common to all examples and orthogonal to the subspace, breaks this example (either sign)
 
+    subspace  default: the principal components with 99 % of the variance of the problem's own inputs; with few examples those are few
+    attacked  examples whose three radii are searched, the first ones; 0 for none
+    initial   the network before training; layer : the dense first layer, where it is not found by itself
+
     ``value`` holds the median share at one dimension less, the choice, and one more. A local subspace has no radii.
 
     Errors: InputError where anything else than the one input ``"x"`` moves, or the subspace is of other inputs.
@@ -68,6 +72,7 @@ def subspace(
     """
     if list(problem.inputs) != ["x"] or problem.leaves not in ((), ("x",)):
         raise InputError("diagnostic subspace", 'the one input "x"', ", ".join(problem.leaves), "ask about the input")
+    subspace = Subspace.pca(problem.inputs["x"]) if subspace is None else subspace
     wide, count = problem.double(), len(problem)
     gradient = _gradient(wide)
     x = wide.inputs["x"]
