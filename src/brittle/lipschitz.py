@@ -26,20 +26,9 @@ from brittle.graph import Graph
 from brittle.intervals import TINY, UNIT, State, gamma
 from brittle.problem import Problem
 
-ASCENTS, POWERS, ROUNDS = (
-    12,
-    24,
-    3,
-)  # steps to a local maximum, of the power method, of the weights: any number is valid (folklore)
-TRIED = (
-    1.001,
-    1.01,
-    1.04,
-    1.1,
-    1.3,
-    2.0,
-    4.0,
-)  # times the estimate of the largest eigenvalue, until a factorisation proves it
+# Any number is valid (folklore): steps to a local maximum, of the power method, of the weights; factors on an estimate until one is proved.
+ASCENTS, POWERS, ROUNDS = 12, 12, 4
+TRIED = (1.001, 1.01, 1.04, 1.1, 1.3, 2.0, 4.0)
 Gather = Callable[[Tensor], Tensor]
 
 

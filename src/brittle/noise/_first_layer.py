@@ -5,22 +5,22 @@ event a row of the specification is at least
 
     h(delta) = c + <l, g> + sum_i v_i max(0, z_i + <w_i, g>),    delta = A g, g standard normal,
 
-one term for every kink that a unit may cross, continued to all g. Take the unit vector d along the middle gradient ``l + sum v_i w_i / 2`` and write
-``g = s d + g'`` with g' normal orthogonal to d. For fixed s
+one term for every kink that a unit may cross, continued to all g. Let d be the unit vector along the middle gradient ``l + sum v_i w_i / 2``. The noise may be
+shrunk by any factor k in (0, 1], so that what is proved at one scale holds at every smaller one: ``k g = t d + k g'``, g' normal orthogonal to d. For fixed t
 
-  * the mean ``mu(s)`` of h over g' is known in closed form;
+  * the mean of h over g' is at least ``mu(t)``: for v_i > 0 the value at the mean of z_i + <w_i, t d + k g'> (Jensen), for v_i < 0 the mean at k = 1, closed forms;
   * h changes by at most L per unit of g', L from the half-widths ``|v_i| / 2`` of the slopes and the parts of w_i orthogonal to d;
   * by the Gaussian isoperimetric inequality the increasing rearrangement F of h on a standard normal number is L-Lipschitz (Borell 1975, Sudakov and
-    Tsirelson 1974), so that with ``F(-c) = 0``: ``mu = E F <= L E (x + c)_+ = L (c + psi(c))``, psi(c) = phi(c) - c Phi(-c), and hence
+    Tsirelson 1974), so that with ``F(-c) = 0``: ``mu <= E F <= L E (x + c)_+ = L (c + psi(c))``, psi(c) = phi(c) - c Phi(-c), and hence
 
-        P(h <= 0 | s) <= Phi(-c)    for every c with    c + psi(c) <= mu(s) / L.
+        P(h <= 0 | t) <= Phi(-c)    for every c with    c + psi(c) <= mu(t) / L.
 
-The mean over s is a sum over strips, with the least value of mu in each: terms with v_i > 0 are convex in s (a tangent lies below), the others concave (a chord
-lies below). For a linear row L = 0. Derived here; no reference is known to us.
+The mean over t is a sum over strips, with the least value of mu in each (terms with v_i > 0 are convex in t, a tangent lies below; the others concave, a chord
+lies below) and the largest probability of each strip over k. For a linear row L = 0. Derived here; no reference is known to us.
 """
 
 from dataclasses import dataclass
-from math import inf, pi, sqrt
+from math import exp, inf, pi, sqrt
 
 import torch
 from torch import Tensor
@@ -185,17 +185,28 @@ def _tail(constant: Tensor, linear: Tensor, weight: Tensor, start: Tensor, direc
     linear_size = torch.linalg.vector_norm(linear, dim=1)
     scale = constant.abs() + REACH * (linear_size + slack.sum(1)) + (weight * start).abs().sum(1)
     ratio = (least - LOOSE * scale[:, None]) / lipschitz.clamp_min(1e-300)[:, None]
-    share = torch.exp(tails.log_normal(edges[1:].abs().minimum(edges[:-1].abs())))
-    share = (share - torch.exp(tails.log_normal(edges[1:].abs().maximum(edges[:-1].abs())))) + 2e-9 * share
+    share = _largest_shares(edges)
     outside = 2 * torch.exp(tails.log_normal(edges[-1:]))
     return ((share * _beyond_mean(ratio)).sum(1) + outside) * (1 + 2.0**-40)
+
+
+def _largest_shares(edges: Tensor) -> Tensor:
+    """(S,) at least the probability of each strip under a normal number of any standard deviation in (0, 1].
+
+    The density ``phi(t / k) / k`` grows with k while ``k < |t|``: beyond 1 it is largest at 1, within at ``k = |t|``.
+    """
+    near, far = edges[1:].abs().minimum(edges[:-1].abs()), edges[1:].abs().maximum(edges[:-1].abs())
+    tail = torch.exp(tails.log_normal(near))
+    beyond = tail - torch.exp(tails.log_normal(far)) + 2e-9 * tail
+    within = (far - near) * exp(-0.5) / sqrt(2 * pi) / near.clamp_min(1e-9) * (1 + 1e-9)
+    return torch.where(near >= 1, beyond, within.clamp_max(1.0))
 
 
 def _least_means(linear: Tensor, weight: Tensor, start: Tensor, along: Tensor, across: Tensor, edges: Tensor) -> Tensor:
     """(B, S) at most the least mean of ``h - constant`` in each strip."""
     middles = (edges[1:] + edges[:-1]) / 2
     convex, concave = weight.clamp_min(0), weight.clamp_max(0)
-    positive, rate = _mean_positive(start, along, across, middles)
+    positive, rate = _mean_positive(start, along, torch.zeros_like(across), middles)
     at, by = (positive * convex[:, None]).sum(2), (rate * convex[:, None]).sum(2)
     chord = (_mean_positive(start, along, across, edges)[0] * concave[:, None]).sum(2)
     ends = []
