@@ -272,6 +272,9 @@ def test_measured_radius_witness_and_optimum_join_the_columns():
     told = bt.diagnose(problem, "compression", optimum=best)
     torch.testing.assert_close(told.columns["optimum_ratio"], told.columns["predicted_radius"] / best.mean)
     assert "of the optimum" in told.value
+    labels[0] = (labels[0] + 1) % 4  # the network gets this one wrong, so it is left out of the comparison
+    asked = bt.diagnose(bt.Problem(module, x, labels, bt.Ball(2, 1.0)), "compression").columns
+    assert float(asked["optimum"][1]) == pytest.approx(bt.optimum(x[1:], labels[1:]).mean, rel=1e-12)
 
 
 # ---- shapes, seeds, bad input --------------------------------------------------------------------------------------

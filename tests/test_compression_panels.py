@@ -25,7 +25,7 @@ def run(tmp_path_factory):
         {"plain": plain, "other": other},
         x,
         labels,
-        audited.REGIONS,
+        {"l2": audited.REGIONS["l2"]},
         out=tmp_path_factory.mktemp("run") / "r",
         **options,
     )

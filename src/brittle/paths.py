@@ -17,11 +17,12 @@ from brittle.boundary import Room, nearest_change, rooms
 from brittle.errors import InputError
 from brittle.problem import NUMBERS, Problem
 from brittle.region import Ball
-from brittle.spec import Threshold, matrix
+from brittle.spec import Targeted, Threshold, Untargeted, matrix
 from brittle.validation import as_labels, check_inputs
 
 Examples = tuple[Tensor | Mapping[str, Tensor], Tensor]
 DISTANCES = 2**24  # entries of a distance matrix held at once: 64 MB
+EXACT = 2**30  # subtractions up to which l2 distances are taken from differences: a second; beyond, from inner products
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +31,8 @@ class Partners:
 
     values    (M, ...) of the moving leaf; labels (M,)
     index     (N, R): the partner for each row of the specification; -1 where the class has no correctly classified example
-    distance  (N, R) float64: to it, in the norm of the ball; inf where there is none
-    fall      (N, R): that row of the specification at the partner: below 0
+    distance  (N, R) float64: to it, in the norm of the ball, to rounding in the input's own dtype; inf where there is none
+    fall      (N, R) float64: that row of the specification at the partner: below 0
     other     (N,) float64: distance to the nearest example of another class, whatever the network says of it; neighbour (N,)
     outputs   logits of the network
     """
@@ -106,6 +107,11 @@ def rivals(problem: Problem, outputs: int) -> Tensor:
     """(N, R): the class that wins where a row of the specification falls below 0."""
     if outputs == 1:
         return 1 - problem.labels[:, None]
+    if isinstance(
+        problem.spec, (Untargeted, Targeted)
+    ):  # their rows are f_label - f_rival: read off logits that are class numbers
+        numbers = torch.arange(outputs, dtype=torch.float64, device=problem.device).expand(len(problem), outputs)
+        return problem.labels[:, None] - problem.spec.rows(numbers, problem.labels).long()
     return matrix(problem.spec, problem.labels, outputs)[0].argmin(-1).T
 
 
@@ -128,17 +134,13 @@ def find_partners(problem: Problem, given: Examples | None = None) -> Partners:
     said = (logits[:, 0] > cut).long() if logits.shape[1] == 1 else logits.argmax(1)
     values = pool.inputs[leaf].to(problem.inputs[leaf].dtype)
     classes = rivals(problem, logits.shape[1])
-    index, neighbour = _nearest(
-        problem.inputs[leaf], values, pool.labels, said == pool.labels, problem.labels, classes, ball.p
-    )
-    exact = lambda at: torch.stack([_distance(problem.inputs[leaf], values[j], ball.p) for j in at.T], 1)
-    distance = torch.where(index >= 0, exact(index.clamp_min(0)), inf)
-    fall = torch.stack(
-        [problem.spec.rows(logits[j], problem.labels)[:, r] for r, j in enumerate(index.clamp_min(0).T)], 1
-    )
-    return Partners(
-        values, pool.labels, index, distance, fall, exact(neighbour[:, None])[:, 0], neighbour, logits.shape[1]
-    )
+    right = (said == pool.labels).nonzero()[:, 0]
+    index, distance, neighbour = _nearest(problem, problem.inputs[leaf], values, pool.labels, right, classes, ball.p)
+    fall = torch.zeros_like(distance)
+    for r in (index >= 0).any(0).nonzero()[:, 0].tolist():
+        fall[:, r] = problem.spec.rows(logits[index[:, r].clamp_min(0)], problem.labels)[:, r].double()
+    other = norms.norm(problem.inputs[leaf].double() - values[neighbour].double(), ball.p)
+    return Partners(values, pool.labels, index, distance, fall, other, neighbour, logits.shape[1])
 
 
 def walk(problem: Problem, partners: Partners, *, classes: int = 5, midpoints: int = 8) -> Walk:
@@ -188,7 +190,7 @@ class _Segments:
 def _segments(partners: Partners, start: Tensor, most: int) -> _Segments:
     """The nearest partner, then those whose chord falls to zero soonest: distance x g(x) / (g(x) - g(x'))."""
     usable = (partners.index >= 0) & (start > 0).all(1, keepdim=True)
-    chord = partners.distance * start / (start - partners.fall.double()).clamp_min(torch.finfo(torch.float64).tiny)
+    chord = partners.distance * start / (start - partners.fall).clamp_min(torch.finfo(torch.float64).tiny)
     nearest = torch.where(usable, partners.distance, inf).argmin(1, keepdim=True)
     order = torch.where(usable, chord, inf).scatter(1, nearest, -1.0).argsort(dim=1, stable=True)[:, :most]
     return _Segments(order, partners.index.gather(1, order), start.gather(1, order), usable.gather(1, order))
@@ -287,8 +289,10 @@ def _summary(
     known, alone = best.isfinite(), ~segments.usable[:, 0]
     wrong = (start <= 0).any(1)
     here = torch.arange(len(problem), device=start.device)
+    ((leaf, x),) = problem.centre.items()
+    way = partners.values[segments.partner[:, 0].clamp_min(0)].double() - x.double()
+    length = norms.norm(way, problem.region[leaf].p)
     drop = segments.gap[:, 0] - _end(problem, partners, segments)
-    length = partners.distance[here, segments.row[:, 0]]
     gone = torch.where(alone, torch.nan, 1.0)
     steep = (torch.where(segments.usable, sums.steepness, 0.0) > 0).any(1)
     words = {
@@ -350,25 +354,25 @@ def _pool(problem: Problem, given: Examples) -> Problem:
 
 
 def _nearest(
-    x: Tensor, pool: Tensor, labels: Tensor, right: Tensor, mine: Tensor, classes: Tensor, p: float
-) -> tuple[Tensor, Tensor]:
-    """(N, R) the nearest right candidate of each class, -1 for none; (N,) the nearest candidate of another label."""
-    kinds = classes.unique()
-    width = max(1, DISTANCES // len(pool))
-    shift = pool.double().mean(0).to(pool)  # distances stay, fewer digits are lost
-    candidates = norms.flat(pool - shift)
-    index, neighbour = [], []
-    for at in torch.arange(len(x), device=x.device).split(width):
-        distance = torch.cdist(norms.flat(x[at] - shift), candidates, p=float(p))
-        neighbour.append(torch.where(labels[None, :] == mine[at, None], inf, distance).argmin(1))
-        best = torch.full((len(at), int(kinds.max()) + 1), -1, device=x.device)
-        for kind in kinds.tolist():
-            of = ((labels == kind) & right).nonzero()[:, 0]
-            if len(of):
-                best[:, kind] = of[distance[:, of].argmin(1)]
-        index.append(best.gather(1, classes[at]))
-    return torch.cat(index), torch.cat(neighbour)
-
-
-def _distance(a: Tensor, b: Tensor, p: float) -> Tensor:
-    return norms.norm(a.double() - b.double(), p)
+    problem: Problem, x: Tensor, pool: Tensor, labels: Tensor, right: Tensor, classes: Tensor, p: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(N, R) the nearest of the ``right`` candidates of each class, -1 for none, and its distance; (N,) the nearest of another label."""
+    short = torch.promote_types(x.dtype, torch.float32)
+    shift = pool.to(short).mean(0)  # distances stay, fewer digits are lost
+    candidates = norms.flat(pool.to(short) - shift)
+    small = len(x) * candidates.numel() <= EXACT
+    mode = "donot_use_mm_for_euclid_dist" if small else "use_mm_for_euclid_dist"
+    found = []
+    for at in torch.arange(len(x), device=x.device).split(max(1, DISTANCES // len(pool))):
+        away = torch.cdist(norms.flat(x[at].to(short) - shift), candidates, p=float(p), compute_mode=mode)
+        neighbour = torch.where(labels[None, :] == problem.labels[at, None], inf, away).argmin(1)
+        best = torch.full((len(at), int(classes.max()) + 1), -1, device=x.device)
+        for kind in labels[right].unique().tolist():
+            of = right[labels[right] == kind]
+            if kind < best.shape[1]:
+                best[:, kind] = of[away[:, of].argmin(1)]
+        index = best.gather(1, classes[at])
+        distance = torch.where(index >= 0, away.gather(1, index.clamp_min(0)).double(), inf)
+        found.append((index, distance, neighbour))
+    index, distance, neighbour = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return index, distance, neighbour
