@@ -76,6 +76,31 @@ def search(question: Problem, laws: Mapping[str, Law], steps: int = STEPS) -> De
     return _pruned(design.take(kept), len(question), KEPT, torch.ones(len(kept), dtype=torch.bool))[0]
 
 
+def descend(
+    question: Problem,
+    laws: Mapping[str, Law],
+    example: Tensor,
+    row: Tensor,
+    start: Mapping[str, Tensor],
+    steps: int = STEPS,
+) -> Design:
+    """The design points that the search reaches from the noise ``start`` (L, D) by leaf on the examples (L,), each for its row (L,); those
+    that end on the boundary. Cost: one forward and one backward pass per lane and step, and the line search."""
+    wide = question.double()
+    with torch.no_grad():
+        height = wide.rows()[example.to(wide.device), row.to(wide.device)].cpu()
+    lanes = Design(example, row, dict(start), torch.zeros(len(row), dtype=torch.float64))
+    delta, tilt = dict(start), dict(start)
+    for step in range(steps):
+        value, descent = _slopes(wide, laws, lanes, delta)
+        face = _face(laws, value, descent, delta, lanes)
+        pace = PACE * min(1.0, 3 / step) if step else 1.0
+        tilt = {k: (1 - pace) * v + pace * face.tilt[k] for k, v in tilt.items()}
+        delta = {k: _tilts.mean(law, tilt[k]) for k, law in laws.items()}
+    found, reached = _onto_the_boundary(wide, laws, Design(example, row, tilt, lanes.beta), height)
+    return found.take((reached & (found.beta > 0) & found.beta.isfinite()).nonzero()[:, 0])
+
+
 def perturbed(question: Problem, example: Tensor, delta: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The points ``clip(centre + delta)`` in the dtype of each leaf; delta by leaf (L, D) for the examples (L,), or (L, M, D) for M points of
     each, which come out as (L M, ...)."""

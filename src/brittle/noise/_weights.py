@@ -52,6 +52,11 @@ class Average:
             hits,
         )
 
+    @property
+    def heavy(self) -> Tensor:
+        """(N,) bool: the weights, and not a lack of failures, speak against the average."""
+        return (self.tail > TAIL) | (self.share > SHARE)
+
     def interval(self, level: float) -> Tensor:
         """(N, 2): log-normal, ``mean exp(+- z relative)``; skewed to the side on which averages of weights err."""
         reach = NormalDist().inv_cdf(0.5 + level / 2) * self.relative

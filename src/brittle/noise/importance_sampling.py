@@ -12,7 +12,7 @@ from brittle.about import About
 from brittle.errors import InputError
 from brittle.laws import Law
 from brittle.noise import _lines, _tilts
-from brittle.noise._design import Design, perturbed, rows_at, search
+from brittle.noise._design import Design, descend, perturbed, rows_at, search
 from brittle.noise._moving import check_level, moving
 from brittle.noise._rare import block, estimated, refused_laws
 from brittle.noise._weights import Average
@@ -31,6 +31,7 @@ ABOUT = About(
 DEFENSIVE = 0.05  # share of draws from the law itself: no weight exceeds 1 / 0.05
 SPREAD = 0.1  # share that is split evenly over design points, in case their distances mislead
 AGREE = 3.0  # standard errors
+ROUNDS = 2  # of new design points where weights are too heavy (folklore)
 
 
 def importance_sampling(
@@ -47,7 +48,8 @@ def importance_sampling(
     A damped search finds, for each likely rival, where failing is least unlikely; the law P is tilted there, which gives Q_k. With n_k
     draws from Q_k, and a twentieth of all from P itself, the estimate is the average over failing draws of
     ``dP / sum_k (n_k / n) dQ_k`` (the balance heuristic): unbiased, every weight at most 20. For a half-space at beta standard
-    deviations the relative variance of one weight is about ``beta sqrt(pi / 2) - 1``, in any dimension.
+    deviations the relative variance of one weight is about ``beta sqrt(pi / 2) - 1``, in any dimension. Where the weights are too heavy, a design
+    point was missed: the search goes on from the heaviest draw, and all draws of that example are made anew.
 
     Guarantee: none in ``lower`` and ``upper``, which stay 0 and 1. ``interval`` is log-normal, approximate, at ``level``. A failure set far from
     every design point is missed unless plain draws find it. NaN in ``estimate`` where the method refuses, and then the status says why:
@@ -83,6 +85,16 @@ def importance_sampling(
         design = _healthy(search(question, laws), clean)
         drawn = _draw(question, laws, design, samples, seed)
         average = Average.of(drawn.scores)
+        for again in range(1, ROUNDS + 1):
+            heavy = (average.heavy & (average.hits > 0)).nonzero()[:, 0]
+            if not len(heavy):
+                break
+            design = _joined(
+                design,
+                descend(question, laws, heavy, drawn.row[heavy], {k: v[heavy] for k, v in drawn.heaviest.items()}),
+            )
+            _redraw(question, laws, design.take(torch.isin(design.example, heavy).nonzero()[:, 0]), drawn, seed, again)
+            average = Average.of(drawn.scores)
         objections = _objections(question, laws, design, drawn, average, lines, seed)
     status = tuple(
         "misclassified" if bad else o and f"not estimated: {o}"
@@ -105,10 +117,13 @@ def importance_sampling(
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """Log scores (N, M): log weight where the draw failed, else -inf; and their log sums by the lowest row (N, R)."""
+    """Log scores (N, M): log weight where the draw failed, else -inf; their log sums by the lowest row (N, R); and the noise of the heaviest
+    draw by leaf (N, D) with its lowest row (N,)."""
 
     scores: Tensor
     by_row: Tensor
+    heaviest: dict[str, Tensor]
+    row: Tensor
 
 
 def allocation(design: Design, count: int, samples: int) -> list[int]:
@@ -132,15 +147,30 @@ def _draw(question: Problem, laws: Mapping[str, Law], design: Design, samples: i
     count = len(question)
     with torch.no_grad():
         width = question.take(torch.zeros(1, dtype=torch.long)).rows().shape[1]
-    drawn = Drawn(
-        torch.full((count, samples), -inf, dtype=torch.float64), torch.full((count, width), -inf, dtype=torch.float64)
-    )
-    each = allocation(design, count, samples)
+    nothing = lambda columns: torch.full((count, columns), -inf, dtype=torch.float64)
+    heaviest = {k: torch.zeros(count, v.shape[1], dtype=torch.float64) for k, v in design.tilt.items()}
+    drawn = Drawn(nothing(samples), nothing(width), heaviest, torch.zeros(count, dtype=torch.long))
+    _redraw(question, laws, design, drawn, seed, 0)
+    return drawn
+
+
+def _redraw(question: Problem, laws: Mapping[str, Law], design: Design, drawn: Drawn, seed: int, again: int) -> None:
+    """Write the draws of all examples of ``design`` into ``drawn``; ``again`` separates the draws of one round from those of another."""
+    samples = drawn.scores.shape[1]
+    each = allocation(design, len(question), samples)
     alive = design.example.unique()
     for examples in alive.split(block(question, samples)) if len(alive) else ():
         at = torch.isin(design.example, examples).nonzero()[:, 0]
-        _draw_block(question, laws, design.take(at), [each[i] for i in at.tolist()], examples, seed, drawn)
-    return drawn
+        _draw_block(question, laws, design.take(at), [each[i] for i in at.tolist()], examples, seed, again, drawn)
+
+
+def _joined(design: Design, more: Design) -> Design:
+    """Both, the lanes of one example as neighbours."""
+    cat = lambda name: torch.cat([getattr(design, name), getattr(more, name)])
+    both = Design(
+        cat("example"), cat("row"), {k: torch.cat([v, more.tilt[k]]) for k, v in design.tilt.items()}, cat("beta")
+    )
+    return both.take(both.example.argsort(stable=True))
 
 
 def _draw_block(
@@ -150,6 +180,7 @@ def _draw_block(
     each: list[int],
     examples: Tensor,
     seed: int,
+    again: int,
     drawn: Drawn,
 ) -> None:
     samples, lanes = drawn.scores.shape[1], torch.bincount(design.example, minlength=len(question))[examples].tolist()
@@ -165,7 +196,7 @@ def _draw_block(
         share[i, [*range(own), -1]] = torch.tensor(numbers, dtype=torch.float64).div(samples).log()
         for k, law in laws.items():
             tilt[k][i, :own] = design.tilt[k][at : at + own]
-            source = generator(seed, "importance_sampling", k, int(question.index[examples[i]]))
+            source = generator(seed, "importance_sampling", k, int(question.index[examples[i]]), again)
             block = _tilts.base(law, samples, tilt[k].shape[2], source).split(numbers)
             torch.cat([_tilts.lean(law, tilt[k][i, n if n < own else -1], part) for n, part in enumerate(block)], out=delta[k][i])  # fmt: skip
         at += own
@@ -175,6 +206,10 @@ def _draw_block(
     failed, lowest = judged(question, examples, delta)
     scores = torch.where(failed, weight, -inf)
     drawn.scores[examples] = scores
+    best = scores.argmax(1)
+    drawn.row[examples] = lowest.gather(1, best[:, None])[:, 0]
+    for k, v in delta.items():
+        drawn.heaviest[k][examples] = v[torch.arange(len(examples)), best]
     most = scores.amax(1, keepdim=True).clamp_min(-1e300)
     by_row = torch.zeros(len(examples), drawn.by_row.shape[1], dtype=torch.float64)
     drawn.by_row[examples] = by_row.scatter_add_(1, lowest, (scores - most).exp()).log() + most - log(samples)
