@@ -337,6 +337,15 @@ def test_the_bayes_rule_of_digits_is_a_good_classifier_and_the_best_on_its_own_s
     assert len(labels.unique()) == 10
 
 
+def test_the_prior_is_the_share_of_the_examples():
+    """Three copies of every example in class 0, one in class 1: equal densities, odds of three to one."""
+    one = torch.randn(10, 3, generator=torch.Generator().manual_seed(5))
+    rule = factor_analysers(one.repeat(4, 1), torch.arange(40) // 30, factors=1)
+    logits = rule(one)
+    assert torch.allclose(logits[:, 0] - logits[:, 1], torch.tensor(3.0).double().log())
+    assert float(rule.sample(4000)[1].double().mean()) == pytest.approx(0.25, abs=4 * sqrt(0.1875 / 4000))
+
+
 def test_bad_options_are_refused():
     x, labels = torch.randn(6, 3), torch.tensor([0, 0, 0, 1, 1, 1])
     for options in ({"noise": "white"}, {"floor": 0.0}, {"factors": 3}, {"components": 0}, {"components": 4}):
