@@ -30,7 +30,7 @@ ABOUT = About(
     leaves=("input",),
     ends="upper",
     guarantee="statistical",
-    cost="2,000 forward passes, and 2 backward passes per unstable unit and budget",
+    cost="2,000 forward passes, and 2 backward passes per unstable unit and budget tried, about 3",
     effort="standard",
 )
 BUDGETS = (1e-4, 1e-6, 1e-8, 1e-11, 1e-15)  # of the likely event; any choice is sound (folklore)
@@ -38,7 +38,8 @@ RANKS = (
     0.5,
     0.05,
 )  # shares of the draws below the quantiles tried; any choice made before the draws is sound (folklore)
-RARE = 1e-12  # a constant that holds everywhere, at no cost, is worth its time below this, and where no other says anything (folklore)
+LARGE = 0.1  # part of a bound (folklore)
+RARE = 1e-12  # a constant that holds everywhere, at no cost, is worth its time below this (folklore)
 ROWS = 512  # draws per forward pass at most (folklore)
 SHORT = 1e-9  # relative to the largest row seen: what evaluating margins in float64 may be off, thousands of times over
 LEAST = 1e-300  # a bound that rests on draws is never reported as 0
@@ -81,7 +82,7 @@ def isoperimetry(
     laws      one unclipped law on one input leaf: Gaussian, UniformBall or UniformSphere with p = 2, UniformBall with p = inf
     draws     per example; they depend on the seed and the identity of the example alone
     error     probability that the end is wrong, default a fiftieth of 1 - level
-    budgets   values of eta to try, besides 0 (a constant that holds everywhere)
+    budgets   values of eta to try, from the middle one on; and 0, a constant that holds everywhere, where failures are very rare
     ranks     shares of the draws to take quantiles at
     max_units refuse networks with more nonlinear units than this
     Status: "not certified: ..." where nothing below 1 could be said.
@@ -163,27 +164,35 @@ def _bounds(
     budgets: tuple[float, ...],
     seen: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """(N,) the smallest bound over budgets, and the largest of the constants behind it."""
-    count = len(question)
+    """(N,) the smallest bound over the budgets visited, and the largest of the constants behind it.
+
+    From the middle one on: down while the event's own probability is a large part of the bound, else up.
+    """
+    count, ordered = len(question), torch.tensor(sorted(map(log, budgets)), dtype=torch.float64)
     gather, stretch = (given.gathered, given.largest[0]) if isinstance(given, Gaussian) else (None, 1.0)
-    tried = torch.tensor([log(b) for b in budgets], dtype=torch.float64).repeat(count)
-    at = torch.arange(count).repeat_interleave(len(budgets))
-    found = likely(question.take(at), law.take(at), tried, torch.zeros(len(at), dtype=torch.bool))
     best, slopes = torch.ones(count, dtype=torch.float64), torch.full((count,), torch.nan, dtype=torch.float64)
 
-    def take(problem: Problem, state: State, cost: Tensor, which: Tensor) -> None:
+    def value(problem: Problem, state: State, cost: Tensor, which: Tensor) -> Tensor:
         rows, _, _ = backward.specification(problem, state)
         steep = lipschitz(state, rows, state.graph.inputs[law.leaf], gather=gather, stretch=stretch).cpu()
-        value = _joined(seen[0][which], seen[1], steep, cost.cpu(), spread, problem.spec.rank)
-        for i, (n, v) in enumerate(zip(which.tolist(), value.tolist(), strict=True)):
-            if v < best[n]:
-                best[n], slopes[n] = v, steep[:, i].max()
+        found = _joined(seen[0][which], seen[1], steep, cost.cpu(), spread, problem.spec.rank)
+        slopes[which] = torch.where(found < best[which], steep.amax(0), slopes[which])
+        best[which] = torch.minimum(found, best[which])
+        return found
 
-    take(found.problem, found.state, found.cost, at)
-    left = ((best < RARE) | (best == 1)).nonzero()[:, 0]
+    step, which = torch.zeros(count, dtype=torch.long), torch.arange(count)
+    at = torch.full((count,), len(ordered) // 2)
+    while len(which):
+        found = likely(question.take(which), law.take(which), ordered[at], torch.zeros(len(which), dtype=torch.bool))
+        here = value(found.problem, found.state, found.cost, which)
+        wanted = torch.where(found.cost.cpu() > LARGE * here, -1, 1)
+        step = torch.where(step == 0, wanted, step)
+        going = (step == wanted) & (at + step >= 0) & (at + step < len(ordered)) & ((here < 1) | (step > 0))
+        at, step, which = (at + step)[going], step[going], which[going]
+    left = (best < RARE).nonzero()[:, 0]
     if len(left):
         some = question.take(left)
-        take(some, everywhere(some, graph_of(some)), torch.zeros(len(left), dtype=torch.float64), left)
+        value(some, everywhere(some, graph_of(some)), torch.zeros(len(left), dtype=torch.float64), left)
     return best, slopes
 
 
