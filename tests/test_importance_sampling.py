@@ -10,6 +10,8 @@ from torch import nn
 
 import brittle as bt
 from brittle.noise import _tilts
+from brittle.noise._design import search
+from brittle.noise._moving import moving
 from brittle.noise._weights import Average, pareto_tail
 from brittle.noise.importance_sampling import importance_sampling
 from brittle.noise.line_sampling import line_sampling
@@ -20,7 +22,9 @@ from half_spaces import tail
 from zoo import CASES
 
 TILTED = [bt.Gaussian(0.7), *(make(1.5, p) for make in (bt.UniformBall, bt.UniformSphere) for p in (1, 2, inf))]
-SMOOTH = [law for law in TILTED if getattr(law, "p", 2) != 1]  # one coordinate is the worst direction of an l1 ball: see test_tilts.py
+SMOOTH = [
+    law for law in TILTED if getattr(law, "p", 2) != 1
+]  # one coordinate is the worst direction of an l1 ball: see test_tilts.py
 
 
 def half_space(distance, n=3, count=1, weight=None):
@@ -224,6 +228,72 @@ def test_networks_agree_with_plain_monte_carlo():
                 assert abs(float(rare.estimate[i] - plain.estimate[i])) < 4 * error
                 compared += 1
         assert compared >= 2
+
+
+def test_the_estimate_is_right_where_the_distance_alone_is_not():
+    """Phi(-beta), the first-order formula, is off by 0.5 in log p on these inputs of a trained network; two estimators agree on the truth."""
+    data, module = digits("test"), embedded("mlp")
+    with torch.no_grad():
+        right = (module(data.x).argmax(1) == data.labels).nonzero()[[7, 14, 26], 0]
+    problem, laws = bt.Problem(module, data.x[right], data.labels[right]), {"x": bt.Gaussian(0.09)}
+    large = importance_sampling(problem, laws, samples=8_000, lines=0)
+    lines = line_sampling(problem, laws, lines=200)
+    usual = importance_sampling(problem, laws, seed=1)
+    first_order = torch.special.log_ndtr(-large.diagnostics["design_distance"])
+    assert bool(((first_order - large.estimate.log()).abs() > 0.4).all()) and float(large.estimate.max()) < 1e-4
+    assert (lines.estimate / large.estimate).tolist() == pytest.approx([1.0] * 3, abs=0.15)
+    assert (usual.estimate.log() - large.estimate.log()).abs().tolist() == pytest.approx([0.0] * 3, abs=0.35)
+
+
+class Kink(nn.Module):
+    """Fails where x_0 <= -3 - a |x_1|: the nearest failure, (-3, 0), lies where two planes of the margin meet."""
+
+    def __init__(self, a):
+        super().__init__()
+        self.a = a
+
+    def forward(self, x):
+        return 3 + x[:, :1] + self.a * x[:, 1:2].abs()
+
+
+@pytest.mark.parametrize("a", [0.0, 0.6, 1.0])
+def test_a_design_point_on_a_kink_is_found(a):
+    """Seen from either side of x_1 = 0 the linearised face lies elsewhere, and the plain step jumps between the two for ever."""
+    x = torch.tensor([[0.0, 0.3], [0.0, -0.05], [0.5, 0.4]], dtype=torch.float64)
+    laws = {"x": bt.Gaussian(0.5)}
+    design = search(moving(bt.Problem(Kink(a), x, torch.ones(3).long()), laws), laws)
+    exact = ((x[:, 0] + 3).square() + x[:, 1].square()).sqrt() / 0.5 if a else 2 * (x[:, 0] + 3)
+    assert design.nearest(3).tolist() == pytest.approx(exact.tolist(), rel=0.04)  # on the boundary to 2 % of the margin
+
+
+def test_a_lane_that_leads_nowhere_does_not_drop_the_one_that_fails():
+    """The first rival comes near and turns back at 1; the second fails at 4. Its slope at 0 alone would win the race."""
+    near = lambda x: 1.5 - torch.where(x < 1, x, 2 - x)
+    logits = lambda x: torch.stack([0 * x[:, 0], -near(x[:, 0]), x[:, 0] - 4 + 0 * x[:, 1]], 1)
+    problem = bt.Problem(logits, torch.zeros(1, 2, dtype=torch.float64), torch.tensor([0]))
+    answer = importance_sampling(problem, {"x": bt.Gaussian(1.0)}, lines=0)
+    # beyond 1 the first row rises again, so only the second one fails
+    assert answer.status == ("ok",) and float(answer.estimate) == pytest.approx(float(ndtr(-4.0)), rel=0.25)
+
+
+def test_heavy_weights_lead_to_the_design_point_that_was_missed(monkeypatch):
+    """A search that is told only of the far side of a slab: its draws hardly see the near side, and the heaviest of them points there."""
+    from brittle.noise import importance_sampling as file
+
+    problem, laws = slab(3.0, 2.6), {"x": bt.Gaussian(1.0)}
+    honest = file.search
+
+    def blind(question, laws):
+        design = honest(question, laws)
+        return design.take((design.row == 0).nonzero()[:, 0])
+
+    monkeypatch.setattr(file, "search", blind)
+    answer = importance_sampling(problem, laws, lines=0, seed=3)
+    monkeypatch.setattr(file, "ROUNDS", 0)
+    without = importance_sampling(problem, laws, lines=0, seed=3)
+    exact = float(ndtr(-3.0) + ndtr(-2.6))
+    assert "heavy" in without.status[0] or "one draw" in without.status[0]
+    assert float(answer.estimate) == pytest.approx(exact, rel=0.25)
 
 
 def test_weights_stay_bounded_where_two_modes_are_far_apart():

@@ -49,7 +49,7 @@ def search(question: Problem, laws: Mapping[str, Law], steps: int = STEPS) -> De
     """Design points of a problem whose region has the leaves of ``laws`` and their clips (``_moving.moving``).
 
     The tilt moves towards that of each linearisation by PACE, and from the fourth step by less and less, since on a ReLU network the design point
-    often lies on a kink, between whose two sides the plain step jumps for ever. A lane drops others from the race only while its row has come down
+    often lies on a kink, between whose two sides the plain step jumps for ever; the last two tilts are averaged for the same reason. A lane drops others from the race only while its row has come down
     as predicted. In float64, so that the batch does not show. Cost: one forward and up to 9 backward passes per example for the first step, one of
     each per lane and later step, up to six forward per lane for the last line search, most often two.
     """
@@ -59,6 +59,7 @@ def search(question: Problem, laws: Mapping[str, Law], steps: int = STEPS) -> De
     first = _first(wide, laws, clean)
     height = clean[first.example.to(clean.device), first.row.to(clean.device)].cpu()
     design, tilt = first, {k: PACE * v for k, v in first.tilt.items()}
+    before = tilt
     for step in range(1, steps):
         if not len(design.row):
             return design
@@ -66,10 +67,12 @@ def search(question: Problem, laws: Mapping[str, Law], steps: int = STEPS) -> De
         value, descent = _slopes(wide, laws, design, delta)
         face = _face(laws, value, descent, delta, design)
         pace = PACE * min(1.0, 3 / step)
-        tilt = {k: (1 - pace) * v + pace * face.tilt[k] for k, v in tilt.items()}
+        before, tilt = tilt, {k: (1 - pace) * v + pace * face.tilt[k] for k, v in tilt.items()}
         credible = value.abs() <= 0.5 * height
         design, kept = _pruned(face, len(question), EARLY if step + 2 < steps else KEPT, credible)
         tilt, height = {k: v[kept] for k, v in tilt.items()}, height[kept]
+        before = {k: v[kept] for k, v in before.items()}
+    tilt = {k: (v + before[k]) / 2 for k, v in tilt.items()}
     design, credible = _onto_the_boundary(wide, laws, Design(design.example, design.row, tilt, design.beta), height)
     reached = torch.zeros(len(question), dtype=torch.bool).index_fill(0, design.example[credible], True)
     kept = (credible | ~reached[design.example]).nonzero()[:, 0]  # lanes that lead nowhere, only where all do
