@@ -63,6 +63,7 @@ def tolerated_noise(
         some, _scaled(laws, float(grid[k])), effort=effort, seed=seed, **options
     )
     proofs = [m.name for m in portfolio("noise", effort, "probability") if proves(m)]
+    limits = [m.name for m in portfolio("noise", effort, "probability") if m.about.guarantee and m.about.ends == "both"]
     reasons: dict[int, str] = {}
 
     def proved(some: Problem, k: int) -> Tensor:
@@ -71,7 +72,7 @@ def tolerated_noise(
         return torch.tensor([kind == "proved" for kind in answer.kinds.upper]) & (answer.upper <= target)
 
     def below(some: Problem, k: int) -> Tensor:  # not yet above the target with confidence
-        return at(some, k, ends="lower", estimators=["monte_carlo"], level=share).lower <= target
+        return at(some, k, ends="lower", estimators=["monte_carlo", *limits], level=share).lower <= target
 
     def small(some: Problem, k: int) -> Tensor:
         answer = at(some, k, ends="lower")
@@ -103,7 +104,7 @@ def tolerated_noise(
             "misclassified" if w else "ok" if low > 0 or reasons.get(i) is None else reasons[i]
             for w, low, i in zip(wrong.tolist(), low.tolist(), problem.index.tolist(), strict=True)
         ),
-        Ends(("probability",) * count, ("monte_carlo",) * count),
+        Ends(("probability",) * count, ("probability",) * count),
         Ends(1.0, level),
         cost=Cost(passes.forward / count, passes.backward / count, passes.seconds),
         estimate=torch.where(crossed, middle, torch.nan),
