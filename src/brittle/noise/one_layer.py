@@ -121,13 +121,13 @@ def _behind(problem: Problem, laws: Mapping[str, Law]) -> tuple[Problem, Tensor]
 
 def _layer(problem: Problem, laws: Mapping[str, Law]) -> tuple[str, dict[str, float | Tensor]]:
     """The name of the one layer that moves, and the deviations of the noise on its parts."""
+    inputs = [leaf for leaf in laws if problem.parameter_name(leaf) is None]
+    if inputs:
+        raise NotCertified(f"noise on input {inputs[0]}: this bound takes the parameters of one layer")
     scales: dict[str, float | Tensor] = {}
-    layers = set()
-    graph = graph_of(problem)
+    layers, graph = set(), graph_of(problem)
     for leaf, law in laws.items():
-        parameter = problem.parameter_name(leaf)
-        if parameter is None:
-            raise NotCertified(f"noise on input {leaf}: this bound takes the parameters of one layer")
+        parameter = str(problem.parameter_name(leaf))
         if not isinstance(law, Gaussian) or law.clip is not None or law.sigma is None:
             raise NotCertified(f"noise on {leaf}: this bound takes unclipped Gaussians without a covariance matrix")
         layer, _, part = parameter.rpartition(".")

@@ -192,7 +192,7 @@ def _refill(one: Problem, laws: Mapping[str, Law], state: dict[str, Tensor], hei
 
 def _heights(one: Problem, laws: Mapping[str, Law], state: Mapping[str, Tensor]) -> Tensor:
     """Margins (M,) in float64 of the points that the standard normals (..., m) stand for; -1 for logits that are not finite."""
-    clean = {k: v.detach().reshape(-1).cpu().double() for k, v in one.centre.items()}  # one example: its numbers in a row
+    clean = {k: v.detach().reshape(-1).cpu().double() for k, v in one.centre.items()}  # of the one example
     delta = {k: _normal_map.noise(law, state[k].flatten(0, -2), clean[k]) for k, law in laws.items()}
     same = torch.zeros(len(next(iter(delta.values()))), dtype=torch.long)
     with torch.no_grad():
