@@ -2,6 +2,7 @@
 
 import inspect
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -10,7 +11,7 @@ from brittle.discovery import method
 from brittle.errors import InputError, NotCertified
 from brittle.files import write_json
 from brittle.health import after, doctor
-from brittle.questions.diagnose import diagnose
+from brittle.questions.diagnose import tools
 from brittle.records import Explanation
 from brittle.results import Finding
 from brittle.rows import recorded_bracket
@@ -32,7 +33,8 @@ def explain(job: Job, what: Explanation) -> str:
     name = next(iter(job.plan.questions()))
     try:
         problem = job.problem(what.model, at, job.move(*name))
-        finding = diagnose(problem, what.method, seed=job.plan.seed, **_laws(job, what.method))
+        found = method("diagnostics", what.method)
+        finding = found(problem, seed=job.plan.seed, **_given(job, getattr(found, "function", found)))
     except (NotCertified, InputError) as reason:
         finding = Finding(what.method, f"{what.method}: not applicable", note=str(reason))
     except Exception as reason:  # a third party's diagnostic must not cost the brackets
@@ -49,10 +51,11 @@ def explain(job: Job, what: Explanation) -> str:
     return what.name
 
 
-def _laws(job: Job, name: str) -> dict[str, object]:
-    """The first law of the audit, for a diagnostic that asks about noise."""
-    wanted = "laws" in inspect.signature(method("diagnostics", name).function).parameters
-    return {"laws": next(iter(job.laws.values()), None)} if wanted else {}
+def _given(job: Job, function: Callable) -> dict[str, object]:
+    """What a diagnostic needs besides the question: methods of other families, and the first law of the audit."""
+    first = next(iter(job.laws.values()), None)
+    laws = {"laws": first} if "laws" in inspect.signature(function).parameters else {}
+    return {**tools(function, job.plan.seed), **laws}
 
 
 def before_checks(job: Job) -> dict[str, list[dict]]:

@@ -35,10 +35,10 @@ def diagnose(problem: Problem, name: str, *, seed: int = 0, **options: object) -
     """
     found = method("diagnostics", name)
     check_options(found.function, options)
-    return found(problem, seed=seed, **{**_tools(found.function, seed), **options})
+    return found(problem, seed=seed, **{**tools(found.function, seed), **options})
 
 
-def _tools(function: Callable, seed: int) -> dict[str, Callable]:
+def tools(function: Callable, seed: int) -> dict[str, Callable]:
     """What a diagnostic needs of other families arrives as an argument: an attack on the margin, verbs, a bound under noise."""
     known = {
         "attack": method("attacks", "apgd"),
