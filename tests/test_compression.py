@@ -154,6 +154,44 @@ def test_energy_is_that_of_the_singular_vectors():
     assert kept(torch.zeros(3, 4), torch.ones(4), 0.99) == (0.0, 0)
 
 
+@pytest.mark.parametrize("p", NORMS)
+def test_what_the_range_forbids_is_not_predicted(p):
+    """f_0 - f_1 = x_0 + x_1 - x_2 - 1/2: within reach in the unit box, out of reach where x_0 and x_1 may hardly move."""
+    module = nn.Linear(3, 2)
+    with torch.no_grad():
+        (
+            module.weight.copy_(torch.tensor([[1.0, 1.0, -1.0], [0.0, 0.0, 0.0]])),
+            module.bias.copy_(torch.tensor([-0.5, 0.0])),
+        )
+    x, labels = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), torch.tensor([0, 1])
+    reach = {1: 1.5, 2: 1.5 / 3**0.5, inf: 0.5}[p]  # shared by all three features, or not at all
+    found = bt.diagnose(bt.Problem(module, x, labels, bt.Ball(p, 1.0, 0, 1)), "compression").columns
+    assert float(found["predicted_radius"][0]) == pytest.approx(reach, rel=1e-6)
+    narrow = bt.Ball(p, 1.0, torch.tensor([0.9, 0.9, 0.0]), torch.tensor([1.0, 1.0, 1.0]))
+    inside = torch.tensor([[1.0, 1.0, 0.0], [0.9, 0.9, 1.0]])
+    free = bt.Problem(module, inside, module(inside).argmax(1), narrow)
+    assert set(bt.diagnose(free, "compression", partners=(x, labels)).columns["status"]) == {"no room"}
+
+
+class Hill(nn.Module):
+    """One feature and two scores, whose difference climbs from 1 at x = 0 to 2 at 1/2 and falls to -1 at 1."""
+
+    def forward(self, x):
+        drop = 1 + 2 * x.relu() - 8 * (x - 0.5).relu()
+        return torch.cat([drop, torch.zeros_like(drop)], 1)
+
+
+def test_the_walk_ends_at_the_crossing_and_its_cosine_has_a_sign():
+    """Seven of eight midpoints lie before the crossing at 5/6: four uphill with slope 2, three downhill with slope 6."""
+    found = bt.diagnose(
+        bt.Problem(Hill(), torch.tensor([[0.0], [1.0]]), torch.tensor([0, 1]), bt.Ball(2, 1.0)), "compression"
+    ).columns
+    assert float(found["predicted_radius"][0]) == pytest.approx(7 / (4 * 2 + 3 * 6))
+    assert float(found["path_cosine"][0]) == pytest.approx(-1 / 7)
+    assert float(found["crossing"][0]) == 7 / 8
+    assert float(found["path_ratio"][0]) == pytest.approx(2 / ((4 * 2 + 4 * 6) / 8))
+
+
 # ---- identities of the theory --------------------------------------------------------------------------------------
 
 

@@ -25,7 +25,7 @@ ABOUT = About(
     effort="standard",
 )
 TITLE = "Where the change of class is lost, layer by layer"
-WIDE = 2  # examples where the Jacobian can only be sketched: each costs probes x layers backward passes
+WIDE = 2  # examples where the Jacobian can only be sketched: each costs probes x layers backward passes; folklore
 
 
 def compression_layers(
@@ -37,7 +37,7 @@ def compression_layers(
     layers: str = "*",
     most: int = 16,
     examples: int = 8,
-    probes: int = 32,
+    probes: int = 16,
     exact: int = 1024,
     mass: float = 0.99,
 ) -> Finding:
@@ -51,8 +51,8 @@ def compression_layers(
 
     delta is the change of ``witness`` (examples without a found one are left out), else the linear prediction: the smallest change inside the
     valid range that closes the margin if it were linear at x. Energy never rises from layer to layer of a chain beyond the share 1 - mass.
-    Jacobians are exact up to ``exact`` input features; beyond, ``probes`` random probes of each layer find at most as many
-    dimensions (then only two examples are looked at). Evaluated in float64.
+    Jacobians are exact and in float64 up to ``exact`` input features. Beyond, ``probes`` random probes of each layer find at most as many
+    dimensions, so that ``energy`` is a lower estimate; then two examples and half as many layers are looked at.
 
     layers : a name pattern (``"features.*"``); of more than ``most`` that match, evenly spaced ones are taken.
     Errors as for ``compression``, and InputError for callables without layers.
@@ -68,24 +68,26 @@ def compression_layers(
     """
     leaf, ball = moving_input(problem)
     others = find_partners(problem, partners)
-    wide = problem.within({leaf: ball.with_radius(1.0)}).double()
-    names = _spaced(layer_names(wide.network.quiet, layers), most)
     features = problem.inputs[leaf][0].numel()
-    at, nearest = _looked_at(wide, others, witness, examples if features <= exact else WIDE)
+    large = features > exact
+    wide = problem.within({leaf: ball.with_radius(1.0)})
+    wide = wide if large else wide.double()
+    names = _spaced(layer_names(wide.network.quiet, layers), most // 2 if large else most)
+    at, nearest = _looked_at(wide, others, witness, min(examples, WIDE) if large else examples)
     if not len(at):
         return Finding(
             "compression_layers", TITLE, note="No example is classified correctly and has a partner of another class."
         )
     part = wide.take(at)
-    way = others.values[nearest].double() - part.inputs[leaf]
+    way = others.values[nearest].to(part.inputs[leaf]) - part.inputs[leaf]
     change = (
         _change(part, leaf) if witness is None else witness.point[leaf].to(part.inputs[leaf])[at] - part.inputs[leaf]
     )
     selective = _selectivity(part, leaf, way, change, names)
     spans = [jacobians(part.take(torch.tensor([k])), leaf, names, probes, exact, seed) for k in range(len(part))]
-    ways = norms.flat(way)
+    ways = norms.flat(way).double()
     order = [n for n in selective if all(n in s for s in spans)]
-    energy = {n: [kept(s[n], w, mass) for s, w in zip(spans, ways, strict=True)] for n in order}
+    energy = {n: [kept(s[n].double(), w, mass) for s, w in zip(spans, ways, strict=True)] for n in order}
     middle = lambda values: torch.tensor([float(torch.as_tensor(values[n]).double().median()) for n in order]).double()
     dimension = middle({n: [float(count) for _, count in energy[n]] for n in order})
     columns: dict[str, Tensor | list] = {
