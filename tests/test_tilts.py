@@ -65,7 +65,7 @@ def test_half_spaces_under_shaped_gaussians(name, method):
     gap = answer.estimate.log().mean() - torch.tensor(ndtr(-4.5)).log()
     assert abs(float(gap)) < 4 * float(answer.diagnostics["relative_error"].mean()) / 2 + 1e-6
     if method is not splitting:
-        assert torch.allclose(answer.diagnostics["design_distance"], torch.tensor(4.5).double(), rtol=1e-3)
+        assert torch.allclose(answer.diagnostics["design_distance"], torch.tensor(4.5).double(), rtol=5e-3)
 
 
 @pytest.mark.parametrize("law", [bt.UniformBall(1.5, 1), bt.UniformSphere(1.5, 1)], ids=str)
