@@ -88,6 +88,7 @@ def test_what_a_search_may_miss_is_said_once_and_only_where_it_matters():
     assert len(said([6.0, 6.5, 2.0])) == 1 and "estimators=" in said([6.0])[0]
     assert not said([1.0, 2.0]) and not said([6.0], effort="quick")
     assert not said([6.0], estimators=["splitting"])
+    assert not said([1.0], estimators=["monte_carlo", "importance_sampling"])  # asked, but the plain draws speak
 
 
 def test_a_threshold_stops_as_soon_as_it_is_decided():

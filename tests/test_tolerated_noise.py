@@ -9,6 +9,7 @@ from torch import nn
 
 import brittle as bt
 from brittle.questions.tolerated_noise import tolerated_noise
+from brittle.results import Ends
 
 
 def line(distances):
@@ -72,6 +73,18 @@ def test_random_noise_over_the_worst_change():
     assert ratio.status == ("ok", "ok", "misclassified") and ratio.upper[2] == inf and ratio.lower[2] == 0
     with pytest.raises(bt.BracketError):
         noise.over(bt.radius(problem.take(torch.tensor([0]))))
+
+
+def test_a_quotient_of_loose_brackets_is_as_well_founded_as_the_weaker_end():
+    def loose(low, high, kinds):
+        ends = torch.tensor([[low], [high]], dtype=torch.float64)
+        return bt.Bracket("radius", *ends, Ends(*((k,) for k in kinds)), ("ok",), Ends(("a",), ("b",)), Ends(1.0, 0.98))
+
+    ratio = loose(2.0, 3.0, ("proved", "statistical")).over(loose(0.5, 1.0, ("proved", "witnessed")))
+    assert (float(ratio.lower), float(ratio.upper)) == pytest.approx((2.0, 6.0))
+    assert ratio.kinds == (("proved",), ("statistical",)) and ratio.confidences == pytest.approx((0.98, 0.98))
+    open_ = loose(2.0, 3.0, ("proved", "none")).over(loose(0.5, 1.0, ("none", "none")))
+    assert open_.lower == 0 and open_.upper == inf and open_.kinds == (("none",), ("none",))
 
 
 def test_an_open_end_stays_open_in_a_quotient():
