@@ -185,9 +185,13 @@ def _tail(constant: Tensor, linear: Tensor, weight: Tensor, start: Tensor, direc
     linear_size = torch.linalg.vector_norm(linear, dim=1)
     scale = constant.abs() + REACH * (linear_size + slack.sum(1)) + (weight * start).abs().sum(1)
     ratio = (least - LOOSE * scale[:, None]) / lipschitz.clamp_min(1e-300)[:, None]
-    share = _largest_shares(edges)
+    likely = _beyond_mean(ratio)
+    parts, inner = _largest_shares(edges) * likely, edges[1:].abs().minimum(edges[:-1].abs()) < 1
+    centre = torch.minimum(
+        parts[:, inner].sum(1), likely[:, inner].amax(1)
+    )  # all strips there together have at most probability 1
     outside = 2 * torch.exp(tails.log_normal(edges[-1:]))
-    return ((share * _beyond_mean(ratio)).sum(1) + outside) * (1 + 2.0**-40)
+    return (parts[:, ~inner].sum(1) + centre + outside) * (1 + 2.0**-40)
 
 
 def _largest_shares(edges: Tensor) -> Tensor:
@@ -234,7 +238,7 @@ def _beyond_mean(ratio: Tensor) -> Tensor:
     for _ in range(12):
         c = c - (c + _psi(c) - t) / torch.special.ndtr(c)
     c = torch.where(c + _psi(c) <= t + 1e-12, c, -60.0) - 1e-7
-    return torch.where(ratio >= 0.05, torch.special.ndtr(-c) * (1 + 1e-9), 1.0)
+    return torch.where(ratio >= 0.05, tails.log_normal(c).exp(), 1.0)  # torch's own ndtr cancels in the tail
 
 
 def _psi(c: Tensor) -> Tensor:
