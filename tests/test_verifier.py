@@ -207,3 +207,24 @@ def test_counts_joint_regions_and_ranges_by_feature(tmp_path):
     answer = verify(tmp_path / "run", module, x, labels)
     assert not answer.failures and all("box" in u and "pass regions=" in u for u in answer.unchecked)
     assert verify(tmp_path / "run", module, x, labels, regions={"box": regions["box"]}).passed
+
+
+def fog(x, generator):
+    return x + 0.2 * torch.rand((), generator=generator, dtype=x.dtype)
+
+
+def test_every_law_is_drawn_again_and_functions_must_be_given(tmp_path):
+    laws = {
+        "fog": bt.Sampler(fog),
+        "features": bt.Gaussian(torch.linspace(0.1, 0.3, 6)),
+        "pixels": bt.Replace(2),
+        "weights": {"0.weight": bt.Gaussian(0.1), "x": bt.UniformCube(0.1)},
+    }
+    audit(tmp_path / "run", regions={}, laws=laws, chunk=6)
+    answer = verify(tmp_path / "run", *mlp())
+    assert not answer.passed and not answer.failures and answer.intervals == 18
+    assert len(answer.unchecked) == 1 and "the law Sampler of 'x'; pass laws=" in answer.unchecked[0]
+    given = verify(tmp_path / "run", *mlp(), laws={"fog": laws["fog"]})
+    assert given.passed and given.intervals == 24
+    other = verify(tmp_path / "run", *mlp(), laws={"fog": bt.Sampler(lambda x, g: x, name="fog")})
+    assert "not the one recorded" in other.unchecked[0]

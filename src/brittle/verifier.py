@@ -83,6 +83,7 @@ def verify(
     *,
     seed: int = 1,
     regions: Mapping[str, Ball | Region] | None = None,
+    laws: Mapping[str, noise_laws.Law | Mapping[str, noise_laws.Law]] | None = None,
     allow_unchecked: bool = False,
 ) -> Verification:
     """Replay every witness, evaluate every stored proof, and redraw every statistical end of a run folder.
@@ -96,6 +97,7 @@ def verify(
     folder   of ``bt.audit``; models, x, labels: what was audited (one model, or name -> model). Changed ones are refused
     seed     of the redraw, unrelated to that of the run
     regions  only needed where a range is a tensor: records hold its digest, not its values
+    laws     only needed for samplers and for laws with large tensors: records hold digests of these
     allow_unchecked   pass although some operation was unknown to the checker
     Errors: InputError for a folder that is no run, or without models or data.
 
@@ -115,7 +117,7 @@ def verify(
     report = _Report()
     _same_question(run, named, x, labels, report)
     if not report.failures:
-        _check_parts(run, named, x, labels, seed, regions or {}, report)
+        _check_parts(run, named, x, labels, seed, regions or {}, laws or {}, report)
     return Verification(
         str(folder), **report.counts, unchecked=tuple(report.unchecked), failures=tuple(report.failures),
         notes=tuple(report.notes), allow_unchecked=allow_unchecked,
@@ -142,7 +144,7 @@ def _same_question(run: Run, models: Mapping[str, Callable], x: object, labels: 
 
 
 def _check_parts(
-    run: Run, models: Mapping, x: object, labels: Tensor, seed: int, given: Mapping, report: _Report
+    run: Run, models: Mapping, x: object, labels: Tensor, seed: int, given: Mapping, laws: Mapping, report: _Report
 ) -> None:
     networks = {name: Network(module) for name, module in models.items()}
     ready: dict = {}
@@ -174,7 +176,7 @@ def _check_parts(
                 continue
             _check_identity(problem, rows, f"{part.model}, {name}", report)
             if question == "probability":
-                _redraw(run, problem, name, rows, f"{part.model}, {name}", seed, report)
+                _redraw(run, problem, name, laws.get(name), rows, f"{part.model}, {name}", seed, report)
                 continue
             try:
                 region = _region(run.plan.regions[name], given.get(name))
@@ -345,9 +347,18 @@ def _reaches(ball: Ball, moving: Moving, lower: float, scale: float) -> bool:
 # ---- statistical ends --------------------------------------------------------------------------------------------
 
 
-def _redraw(run: Run, problem: Problem, name: str, rows: list[dict], where: str, seed: int, report: _Report) -> None:
+def _redraw(
+    run: Run,
+    problem: Problem,
+    name: str,
+    given: noise_laws.Law | Mapping[str, noise_laws.Law] | None,
+    rows: list[dict],
+    where: str,
+    seed: int,
+    report: _Report,
+) -> None:
     try:
-        laws = {leaf: _law(facts) for leaf, facts in run.plan.laws[name].items()}
+        laws = _laws(run.plan.laws[name], given)
     except Unknown as reason:
         report.unchecked.append(f"{where}: not checked: {reason}")
         return
@@ -382,11 +393,21 @@ def _region(facts: Mapping[str, Mapping], given: Ball | Region | None) -> dict[s
     }
 
 
-def _law(facts: Mapping[str, object]) -> noise_laws.Law:
-    law = noise_laws.from_facts(facts)
-    if law is None:
-        raise Unknown(f"the record does not hold all of the law {facts['law']}")
-    return law
+def _laws(
+    facts: Mapping[str, Mapping], given: noise_laws.Law | Mapping[str, noise_laws.Law] | None
+) -> dict[str, noise_laws.Law]:
+    """The laws of a question; a function or a large tensor must be given and match its digest."""
+    if given is not None:
+        laws = noise_laws.as_laws(given)
+        if plain({leaf: law.facts() for leaf, law in laws.items()}) != plain(facts):
+            raise Unknown("the law given is not the one recorded")
+        return laws
+    known = {leaf: noise_laws.from_facts(f) for leaf, f in facts.items()}
+    for leaf, law in known.items():
+        if law is None:
+            what = f"the record holds a digest of the law {facts[leaf]['law']} of {leaf!r}"
+            raise Unknown(f"{what}; pass laws={{name: law}}")
+    return {leaf: law for leaf, law in known.items() if law is not None}
 
 
 def _specification(facts: Mapping[str, Any]) -> Specification | None:
