@@ -1,6 +1,7 @@
 """The study of feature compression: every cell against a closed form, every verdict against numbers that should turn it."""
 
 from math import inf, sqrt
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ import brittle.studies._compression_probes as probes
 import brittle.studies._compression_relu as relu
 import brittle.studies._compression_training_time as training_time
 from brittle.errors import InputError
+from brittle.randomness import fold
+from brittle.sources.embedded import embedded
 from brittle.studies._codebooks import codebook, exponential_points, random_labels
 from brittle.studies._compression_geometry import linear_radii
 from brittle.studies._medians import Middle, mean_of, median_of
@@ -90,7 +93,8 @@ def test_directions_with_known_cosines():
 def test_a_linear_network_finds_the_probe():
     found = probes.probe(4, 0, "squared", 50, 400, 0)
     assert found["accuracy"] == 1 and found["cosine_2"] > 0.99 and abs(found["cosine_1"] - found["phi"]) < 0.05
-    assert probes.probe(4, 0, "logistic", 50, 400, 0)["phi"] == found["phi"]
+    other = probes.probe(4, 0, "logistic", 50, 400, 0)
+    assert other["phi"] == found["phi"] and other["accuracy"] == 1
 
 
 @pytest.mark.slow
@@ -107,6 +111,8 @@ def test_linear_networks_at_d_12_see_what_the_theory_says_with_the_squared_loss_
 def test_point_cells_obey_their_laws():
     law = points.compressions(12, 400, 0)
     assert abs(mean_of(law["radius"]).value - sqrt(2 / torch.pi)) < 0.06 and points.beta_distance(law["phi"], 12) > 1e-3
+    flat = points.compressions(2, 1000, 0)["phi"]  # phi^2 ~ Beta(1/2, 1/2), far from its neighbours
+    assert points.beta_distance(flat, 2) > 1e-3 > points.beta_distance(flat, 3)
     for best, margin, probe, length in points.separations(6, 5, 0):
         assert probe <= margin * (1 + 1e-9) <= best * (1 + 1e-8) and best <= length
     labels = points.random_margins(40, 20, 100, 0)
@@ -122,14 +128,19 @@ def test_the_largest_linear_margin_is_the_largest():
         signed = made.x * (2 * made.labels[:, None] - 1)
         dense = float((signed @ directions).min(0).values.max())
         assert 0 <= points.largest_margin(signed) - dense < 1e-4
+    made = random_labels(12, 6, seed=fold(0, "labels", 0))
+    signed = made.x * torch.where(made.labels == 1, 1.0, -1.0)[:, None]
+    assert points.best_margins(12, 6, 1, 0) == [points.largest_margin(signed) / float(made.half_distance.mean())]
     assert all(b >= m for b, m in zip(points.best_margins(12, 12, 3, 0), points.random_margins(12, 12, 3, 0)["ratio"]))
 
 
-def test_relu_cells_measure_trained_networks():
+def test_relu_cells_measure_trained_networks(monkeypatch):
     found = relu.relu_network("codebook", 5, "cross-entropy", 0.0, 0, 32, 60, 0)
     assert found["accuracy"] == 1 and 0.3 < found["ratio"] <= 1 + 1e-6
     noisy = relu.relu_network("labels", 5, "cross-entropy", 0.5, 0, 16, 3, 0)
     assert 0 <= noisy["ratio"] < 1.2 and noisy["optimum"] > 0
+    monkeypatch.setattr(relu, "optimum", lambda x, labels: SimpleNamespace(mean=2 * found["optimum"]))
+    assert relu.relu_network("codebook", 5, "cross-entropy", 0.0, 0, 32, 60, 0)["ratio"] == found["ratio"] / 2
 
 
 def test_path_identities_hold():
@@ -156,8 +167,10 @@ def test_along_a_linear_network_everything_is_constant():
 
 
 def test_networks_are_measured_on_what_they_get_right():
-    found = networks.embedded_network("mlp", 40, 0)
-    assert found["examples"] == round(found["accuracy"] * 40) == len(found["attacked radii"])
+    x, labels = paths.tested()
+    found = networks.measure(embedded("mlp"), x[80:120], labels[80:120], 0)
+    assert found["accuracy"] == 0.9 and found["examples"] == 36 == len(found["attacked radii"])
+    assert found["radius"] == pytest.approx(sum(found["attacked radii"]) / 36) and min(found["attacked radii"]) > 0
     assert 0.2 < found["measured"] < 0.7 and 0.9 < found["predicted"] / found["measured"] < 1.05
     assert networks.spearman(found["predicted radii"], found["attacked radii"]) > 0.9
     assert found["optimum"] >= found["half"] and found["dimension"] == 64
@@ -315,6 +328,8 @@ def test_verdicts_on_training_time_and_loss():
     level, steep = {50: sure(0.75), 100: sure(0.74)}, {50: sure(0.75), 100: sure(0.4)}
     assert verdicts(training_time.claims(squared, level)) == ["ours", "only when"]
     assert verdicts(training_time.claims(squared, steep))[1] == "reproduced"
+    dips = {d: [row[0], row[2], row[1], *row[3:]] for d, row in squared.items()}
+    assert verdicts(training_time.claims(dips, level))[0] == "only when"
     assert verdicts(training_time.claims({d: row[::-1] for d, row in squared.items()}, level))[0] == "only when"
 
 

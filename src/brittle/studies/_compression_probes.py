@@ -155,7 +155,7 @@ def plots(squared: Mapping[int, list[dict]], logistic: list[dict]) -> tuple[Plot
     pairs = lambda runs: ([r["phi"] for r in runs], [median_of([r["cosine_1"]]) for r in runs])
     return (
         Plot(
-            "Trained linear networks on x = A z: theory and measurement over d",
+            "Linear networks on x = A z: theory and measurement over d",
             "dimension d",
             "share of the class feature",
             (
@@ -166,7 +166,7 @@ def plots(squared: Mapping[int, list[dict]], logistic: list[dict]) -> tuple[Plot
             "Means over the runs with accuracy 1, 1.96 standard errors either side; squared loss.",
         ),
         Plot(
-            "The same networks, run by run, with two losses (d = 12)",
+            "Linear networks on x = A z run by run, with two losses (d = 12)",
             "φ of the run",
             "|cos θ₁| of the run",
             (
