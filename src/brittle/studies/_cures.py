@@ -42,25 +42,28 @@ class Cure:
 
 WEIGHTS = (0.1, 0.3, 1.0, 3.0, 10.0)
 SMALL = (0.001, 0.003, 0.01, 0.03, 0.1)
+NO_CLEAN_LOSS = {"clean_weight": 0.0}
 CURES = {
     "plain": Cure("plain"),
     "early_stopping": Cure("baseline", training={"patience": 5}),
-    "weight_decay": Cure("baseline", vary="weight_decay", grid=(0.1, 0.3, 1.0, 3.0)),
-    "noise": Cure("baseline", "noise", "sigma", (0.1, 0.2, 0.3, 0.4), training={"clean_weight": 0.0}),
-    "jacobian": Cure("baseline", "jacobian", grid=SMALL),
-    "gradient": Cure("baseline", "gradient", grid=(0.03, 0.1, 0.3, 1.0, 3.0)),
-    "centroid_alignment": Cure("baseline", "centroid_alignment", grid=WEIGHTS),
+    "weight_decay": Cure("baseline", vary="weight_decay", grid=(0.1, 0.3, 1.0, 3.0), strength=1.0),
+    "noise": Cure("baseline", "noise", "sigma", (0.1, 0.2, 0.3, 0.4), 0.4, training=NO_CLEAN_LOSS),
+    "jacobian": Cure("baseline", "jacobian", grid=SMALL, strength=0.003),
+    "gradient": Cure("baseline", "gradient", grid=(0.03, 0.1, 0.3, 1.0, 3.0), strength=0.3),
+    "centroid_alignment": Cure("baseline", "centroid_alignment", grid=WEIGHTS, strength=1.0),
     "adversarial": Cure(
-        "baseline", "adversarial", "radius", (0.3, 0.4, 0.5, 0.6, 0.8), options={"p": 2}, training={"clean_weight": 0.0}
+        "baseline", "adversarial", "radius", (0.3, 0.4, 0.5, 0.6, 0.8), 0.6, options={"p": 2}, training=NO_CLEAN_LOSS
     ),
-    "path_alignment": Cure("compression", "path_alignment", grid=WEIGHTS),
-    "transverse_gradient": Cure("compression", "transverse_gradient", grid=WEIGHTS),
-    "transverse_energy": Cure("compression", "transverse_gradient", grid=SMALL, options={"relative": False}),
-    "path_ratio": Cure("compression", "path_ratio", grid=WEIGHTS),
-    "inverse_ratio": Cure("compression", "path_ratio", grid=WEIGHTS, options={"inverse": True}),
-    "predicted_radius": Cure("compression", "predicted_radius", grid=WEIGHTS),
-    "two_gradient": Cure("compression", "two_gradient", grid=WEIGHTS),
-    "row_space": Cure("compression", "row_space", grid=WEIGHTS),
+    "path_alignment": Cure("compression", "path_alignment", grid=WEIGHTS, strength=3.0),
+    "transverse_gradient": Cure("compression", "transverse_gradient", grid=WEIGHTS, strength=3.0),
+    "transverse_energy": Cure(
+        "compression", "transverse_gradient", grid=SMALL, strength=0.01, options={"relative": False}
+    ),
+    "path_ratio": Cure("compression", "path_ratio", grid=WEIGHTS, strength=1.0),
+    "inverse_ratio": Cure("compression", "path_ratio", grid=WEIGHTS, strength=0.3, options={"inverse": True}),
+    "predicted_radius": Cure("compression", "predicted_radius", grid=WEIGHTS, strength=1.0),
+    "two_gradient": Cure("compression", "two_gradient", grid=WEIGHTS, strength=1.0),
+    "row_space": Cure("compression", "row_space", grid=WEIGHTS, strength=3.0),
 }
 
 
@@ -78,7 +81,7 @@ def cure(
     examples   test digits that are attacked; 0 attacks none (for the choice of a strength)
 
     Returns "accuracy" (500 test digits), "held_out" (accuracy there), "radii" (l2, witnessed by attacks that know the network and its
-    gradients; 0 where misclassified, None where nothing was found), "median" and "mean" of them, "lengths" of the training (epochs,
+    gradients; 0 where misclassified, inf where nothing was found), "median" and "mean" of them, "lengths" of the training (epochs,
     passes and seconds).
     """
     import torch
