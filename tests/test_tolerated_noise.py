@@ -109,6 +109,8 @@ def test_a_network_that_no_bound_knows_says_so():
         ({"points": 1000}, bt.Gaussian(1.0)),
         ({"effort": "heroic"}, bt.Gaussian(1.0)),
         ({}, bt.Gaussian(1.0).clipped(0, 3)),
+        ({}, bt.Replace(1)),
+        ({}, bt.Sampler(lambda x, g: x)),
     ],
 )
 def test_bad_questions_are_refused(options, law):

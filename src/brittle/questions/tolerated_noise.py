@@ -45,7 +45,7 @@ def tolerated_noise(
     How much longer random noise must be than the worst change: let the law have length 1 in the norm of the ball (``UniformSphere(1.0)``, or
     ``Gaussian(n ** -0.5)`` for n features) and divide, ``tolerated_noise(problem, law).over(radius(problem))``. A half-space that noise of
     scale s reaches at beta standard deviations has the ratio ``sqrt(n) / beta``.
-    Errors: InputError for a target outside (0, 0.5), a clipped law (its scale does not stretch the clip), a bad effort or reach.
+    Errors: InputError for a target outside (0, 0.5), a clipped law (its scale does not stretch the clip), a law without a scale (Replace, Sampler), a bad effort or reach.
 
     >>> from brittle.laws import Gaussian
     >>> linear = torch.nn.Linear(1, 1, bias=False)
@@ -146,6 +146,7 @@ def _check(laws: Mapping[str, Law], target: float, effort: str, reach: float, po
             "reach and points", f"1 < reach < 1e6, 8 <= points <= {2**STEPS - 2}", (reach, points), "leave them out"
         )
     for leaf, law in laws.items():
+        law.scaled(1.0)  # a law without a scale says so
         if law.clip is not None:
             raise InputError(
                 f"law of {leaf!r}", "unclipped noise", law, "a clip does not stretch with the scale; leave it out"
