@@ -260,6 +260,23 @@ def test_a_loss_that_explodes_says_what_to_do():
         train(nn.Linear(4, 3), *data(), loss="squared", optimiser="sgd", rate=1e30, epochs=9)
 
 
+def test_a_cell_of_the_comparison_of_cures_is_plain():
+    import json
+
+    from brittle.penalties._terms import read_terms
+    from brittle.studies._cures import CURES, choose, cure
+
+    found = cure("early_stopping", 0, epochs=2, examples=3, effort="quick")
+    assert json.loads(json.dumps(found)) == found and len(found["radii"]) == 3  # type: ignore[arg-type]
+    assert "radii" not in cure("path_alignment", 0, strength=0.5, epochs=1, examples=0)
+    for method in CURES.values():
+        assert method.strength in (*method.grid, None) and (method.strength is None) == (method.grid == ())
+        arguments = method.arguments(method.strength)
+        read_terms(arguments.get("penalties"), "cross-entropy")  # type: ignore[arg-type]
+    tried = {0.1: [0.97, 0.97], 0.3: [0.95, 0.96], 1.0: [0.96, 0.97], 3.0: [0.9, 0.9]}
+    assert choose("weight_decay", tried, [0.97, 0.97]) == 1.0 and choose("weight_decay", tried, [1.0, 1.0]) is None
+
+
 @pytest.mark.slow
 def test_cures_cure():
     """On real digits, every kind of cure raises the attacked radius well over plain training, at no great cost in accuracy."""
