@@ -24,7 +24,7 @@ from brittle.training import train
 
 EXAMPLES = 200
 EMBEDDED = ("mlp", "hardened", "cnn")
-MNIST_TRAINING, MNIST_RUNS = 10_000, 3
+MNIST_TRAINING, MNIST_RUNS = 10_000, 5
 MNIST_KINDS = {  # name: loss, penalties, epochs
     "MNIST, cross-entropy": ("cross-entropy", None, 12),
     "MNIST, squared loss": ("squared", None, 12),
@@ -87,7 +87,7 @@ MEASURES = ("path_cosine", "path_cosine_chance", "path_ratio", "two_gradient", "
 
 
 def calls(full: bool, seed: int) -> dict[str, tuple]:
-    """The embedded networks; with --full three networks each of three trainings on MNIST."""
+    """The embedded networks; with --full five networks each of three trainings on MNIST."""
     cells = {f"network-{name}": (embedded_network, name, EXAMPLES, seed) for name in EMBEDDED}
     if full:
         cells |= {
