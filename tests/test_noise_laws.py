@@ -21,7 +21,11 @@ from zoo import CASES
 BOUNDS = {"cell": cell, "proven": proven, "probabilistic_crown": probabilistic_crown}
 LEVELS = {"mlp": 0.12, "smooth": 0.4, "cnn": 0.12, "residual": 0.02}
 each_bound = pytest.mark.parametrize("name", BOUNDS)
-each_net = pytest.mark.parametrize("case", [c for c in CASES if c.name in LEVELS], ids=lambda c: c.name)
+OPTIONS = {"cell": {}, "probabilistic_crown": {"budgets": (1e-2,)}, "proven": {"outside": (1e-2,)}}
+slow = {"cnn": pytest.mark.slow, "smooth": pytest.mark.slow}
+each_net = pytest.mark.parametrize(
+    "case", [pytest.param(c, id=c.name, marks=slow.get(c.name, ())) for c in CASES if c.name in LEVELS]
+)
 
 
 def half_space(distance, n, direction=None):
@@ -55,8 +59,7 @@ def never_below_the_draws(problem, laws, draws=600):
             failures.append((margin(rows, problem.spec.rank) <= 0).sum())
         lower, _ = clopper_pearson(torch.stack(failures), draws, 0.998)
         for name, bound in BOUNDS.items():
-            options = {"probabilistic_crown": {"budgets": (1e-2,)}, "proven": {"outside": (1e-2,)}}.get(name, {})
-            upper = bound(problem, {"x": law}, **options).upper
+            upper = bound(problem, {"x": law}, **OPTIONS[name]).upper
             assert bool((upper >= lower).all()), (name, law, upper, lower)
             told += int((upper < 1).sum())
     return told
@@ -81,7 +84,8 @@ def shaped_half_spaces(name, shape):
         w = direction / direction.norm()
         deviation = float((w @ covariance @ w).sqrt())
         for beta in (0.5, 5.0):
-            upper = float(BOUNDS[name](half_space(beta * deviation, 7, direction), {"x": law}).upper)
+            options = OPTIONS[name] if name == "proven" else {}
+            upper = float(BOUNDS[name](half_space(beta * deviation, 7, direction), {"x": law}, **options).upper)
             exact = float(ndtr(-beta))
             if name == "proven":  # pays for its cover
                 assert exact * (1 - 1e-9) <= upper
@@ -114,14 +118,17 @@ def test_a_unit_under_a_gaussian_of_any_covariance_costs_what_leaving_its_piece_
 
 def test_an_isotropic_covariance_gives_what_a_number_gives():
     problem = bt.Problem(*CASES[2].make())
-    plain = {name: bound(problem, {"x": bt.Gaussian(0.1)}).upper for name, bound in BOUNDS.items()}
+    plain = {name: bound(problem, {"x": bt.Gaussian(0.1)}, **OPTIONS[name]).upper for name, bound in BOUNDS.items()}
     each, full = (
         bt.Gaussian(torch.full((6,), 0.1, dtype=torch.float64)),
         bt.Gaussian(covariance=0.01 * torch.eye(6).double()),
     )
     for name, bound in BOUNDS.items():
         for law in (each, full):
-            assert torch.allclose(bound(problem, {"x": law}).upper, plain[name], rtol=1e-3), (name, law)
+            assert torch.allclose(bound(problem, {"x": law}, **OPTIONS[name]).upper, plain[name], rtol=1e-3), (
+                name,
+                law,
+            )
 
 
 def replaced_coordinate(bound):
