@@ -315,6 +315,21 @@ def test_measured_radius_witness_and_optimum_join_the_columns():
     assert float(asked["optimum"][1]) == pytest.approx(bt.optimum(x[1:], labels[1:]).mean, rel=1e-12)
 
 
+def test_classes_without_partners_are_judged_at_the_point_itself():
+    module, x, labels = linear()
+    keep = labels != int(labels[-1])  # no partner of this class, whose own example is asked about all the same
+    whole = bt.diagnose(bt.Problem(module, x, labels, bt.Ball(2, 1.0)), "compression", classes=4).columns
+    found = bt.diagnose(
+        bt.Problem(module, x, labels, bt.Ball(2, 1.0)), "compression", classes=4, partners=(x[keep], labels[keep])
+    ).columns
+    torch.testing.assert_close(found["predicted_radius"], whole["predicted_radius"])
+    lost = whole["predicted_class"] == labels[-1]
+    assert (
+        bool(lost.any()) and bool((found["partner"][lost] == -1).all()) and bool((found["partner"][~lost] >= 0).all())
+    )
+    assert set(found["status"]) == {"ok"}
+
+
 # ---- shapes, seeds, bad input --------------------------------------------------------------------------------------
 
 

@@ -52,7 +52,7 @@ class Walk:
     """What the segments said, one value per example. "Nearest" is the segment to the nearest correctly classified partner.
 
     radius     (N,) float64: predicted distance to the boundary, the smallest over the segments; 0 where misclassified, inf where unknown
-    row        (N,): the row of the specification that is predicted to fall first; partner (N,): the partner it leads to
+    row        (N,): the row of the specification that is predicted to fall first; partner (N,): the partner it leads to, or -1
     nearest    (N,): the nearest partner; nearest_row (N,): its row; -1 where there is none
     cosine     (N,): mean cosine of -gradient and the nearest segment, up to the first crossing
     ratio      (N,): weighted path ratio of the whole nearest segment: drop of the row / (length x mean dual norm of the gradient)
@@ -151,7 +151,8 @@ def walk(problem: Problem, partners: Partners, *, classes: int = 5, midpoints: i
     first crossing, and the example the smallest prediction of its segments.
 
     The first midpoint is taken on ``classes + midpoints - 1`` segments, the others on the nearest one and on those ``classes - 2``
-    that promise most, each up to its crossing (the nearest to its end). Cost: at most classes x midpoints forward and backward
+    that promise most, each up to its crossing (the nearest to its end). Of classes without a partner those with the largest logits
+    fill up the first round, with the gradient at x itself. Cost: at most classes x midpoints forward and backward
     passes per example, and two forward.
 
     >>> linear = torch.nn.Linear(2, 2)
@@ -179,21 +180,30 @@ def walk(problem: Problem, partners: Partners, *, classes: int = 5, midpoints: i
 
 @dataclass(frozen=True, eq=False)
 class _Segments:
-    """(N, S) each, the nearest first: the row that should fall, the partner at the end, what must be undone, and whether it exists."""
+    """(N, S) each, the nearest first: the row that should fall, the partner at the end, what must be undone, whether it exists.
+
+    A ``direct`` one has no partner (-1): its class is judged by the gradient at x alone.
+    """
 
     row: Tensor
     partner: Tensor
     gap: Tensor
     usable: Tensor
+    direct: Tensor
 
 
 def _segments(partners: Partners, start: Tensor, most: int) -> _Segments:
-    """The nearest partner, then those whose chord falls to zero soonest: distance x g(x) / (g(x) - g(x'))."""
-    usable = (partners.index >= 0) & (start > 0).all(1, keepdim=True)
+    """The nearest partner, then those whose chord falls to zero soonest, distance x g(x) / (g(x) - g(x')), then the smallest
+    rows without a partner."""
+    right = (start > 0).all(1, keepdim=True)
+    usable = (partners.index >= 0) & right
+    direct = (partners.index < 0) & right & usable.any(1, keepdim=True)
     chord = partners.distance * start / (start - partners.fall).clamp_min(torch.finfo(torch.float64).tiny)
     nearest = torch.where(usable, partners.distance, inf).argmin(1, keepdim=True)
-    order = torch.where(usable, chord, inf).scatter(1, nearest, -1.0).argsort(dim=1, stable=True)[:, :most]
-    return _Segments(order, partners.index.gather(1, order), start.gather(1, order), usable.gather(1, order))
+    rank = torch.where(usable, chord / (1 + chord), torch.where(direct, 1 + start / (1 + start), 3.0))
+    order = rank.nan_to_num(nan=2.5).scatter(1, nearest, -1.0).argsort(dim=1, stable=True)[:, :most]
+    pick = lambda values: values.gather(1, order)
+    return _Segments(order, pick(partners.index), pick(start), pick(usable | direct), pick(direct))
 
 
 @dataclass(eq=False)
@@ -221,6 +231,7 @@ def _follow(problem: Problem, partners: Partners, segments: _Segments, classes: 
         for at in alive.split(width) if len(alive) else ():
             _step(problem, partners, segments, sums, before, (at[:, 0], at[:, 1]), t, k == 0, 0.5 / midpoints)
         if k == 0:
+            before &= ~segments.direct
             before &= _promising(segments, sums, before, classes)
     return sums
 
@@ -253,7 +264,10 @@ def _step(
     ((leaf, x),) = part.centre.items()
     ball, way = part.region[leaf], partners.values[segments.partner[at]] - x
     which = segments.row[at][:, None]
-    rows, gradients = part.gradient({leaf: x + t * way}, lambda rows: rows.gather(1, which)[:, 0])
+    share = torch.where(segments.direct[at], 0.0, t).to(x)
+    rows, gradients = part.gradient(
+        {leaf: x + norms.spread(share, way) * way}, lambda rows: rows.gather(1, which)[:, 0]
+    )
     value, descent, way = rows.gather(1, which)[:, 0], norms.flat(-gradients[leaf].double()), norms.flat(way.double())
     finite = value.isfinite() & descent.isfinite().all(1)
     descent = torch.where(finite[:, None], descent, 0.0)
