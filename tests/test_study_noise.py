@@ -256,7 +256,7 @@ def test_tightness_names_the_best_bound():
     cells = {f"tightness-embedded-{m}": {"0.001": [0.1, None, 0.2], "1e-06": [0.2, 0.1, 0.3]} for m in names}
     cells["tightness-embedded-probabilistic_crown"] = {"0.001": [0.6, 0.7], "1e-06": [0.7, 0.8]}
     paper, ours = tightness.claims(cells)
-    assert paper.verdict == "not reproduced" and "D: probabilistic CROWN: 65 %" in ours.evidence
+    assert paper.verdict == "not reproduced" and "D: probabilistic CROWN proves 65 %" in ours.evidence
     table = tightness.table(cells)
     assert table.rows[0] == ("A1: the paper's closed form", "0.15 / 0.2") and len(table.rows) == len(names)
     assert tightness.shares(cells, "nearest", 1e-3) == [0.1, 0.2]

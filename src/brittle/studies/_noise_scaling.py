@@ -131,7 +131,7 @@ def _reach(by: Mapping[str, Sweep]) -> Claim:
         "The bound is informative (above 0) for noise up to a sqrt(n / (2 ln N)), far beyond the distance a of the nearest wall",
         PAPER,
         "only when",
-        f"True, by the factor {gains[0]:.2g} at n = 64 and {gains[-1]:.2g} at n = 150,528 (128 units); but only for noise of "
+        f"True, by the factor {gains[0]:.1f} at n = 64 and {gains[-1]:.0f} at n = 150,528 (128 units); but only for noise of "
         f"{100 * min(shares):.2g} to {100 * max(shares):.2g} % of the length that fails once in a thousand draws (medians of {len(shares)} networks).",
     )
 
@@ -235,7 +235,7 @@ def plots(cells: Mapping[str, Mapping]) -> tuple[Plot, ...]:
 
 def _curve(at: Sequence[float], means: Sequence[tuple[float, float, float]], label: str) -> Curve:
     middle, low, high = zip(*means, strict=True)
-    return Curve(label, tuple(map(float, at)), middle, low, high, style="points")
+    return Curve(label, tuple(map(float, at)), middle, low, high, style="band")
 
 
 def table(cells: Mapping[str, Mapping]) -> Table:

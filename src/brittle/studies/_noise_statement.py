@@ -120,7 +120,7 @@ def claim(cells: Mapping[str, Mapping]) -> Claim:
     broken = violations(rows)
     near = median([row["leaves"] / row["sharp"] for row in rows if row["leaves"] > 0 and row["step"] > 0.9])
     evidence = (
-        f"{broken} violations in {len(rows)} cases of {DRAWS:,} draws (input x noise length, bound between "
+        f"{broken} violations in {len(rows):,} cases of {DRAWS:,} draws (input x noise length, bound between "
         f"{min(r['bound'] for r in rows):.2g} and {max(r['bound'] for r in rows):.2g}); where draws leave the cell, they do so "
         f"{near:.2g} times as often as the sharp form of the bound allows (median). "
     )
