@@ -104,7 +104,7 @@ def compared(widths, seed, radius):
 @pytest.mark.parametrize("radius", [0.01, 0.1, 1.0])
 @pytest.mark.parametrize("widths", [(5, 9, 3), (5, 5, 5, 3), (4, 4, 4, 3, 3)], ids=str)
 def test_the_bound_is_above_the_longest_gradient_and_near_it(widths, radius):
-    for seed in range(3):
+    for seed in range(2):
         found, exact = compared(widths, seed, radius)
         assert bool((found >= exact * (1 - 1e-12)).all())
         near = {3: 1.1, 4: 1.6, 5: 2.5}[len(widths)]
@@ -121,7 +121,7 @@ def test_no_gradient_is_longer_on_the_zoo(case):
         global_ = lipschitz(everywhere(problem, graph_of(problem)), rows, "x")
         product = lipschitz(state, rows, "x", max_units=0)
         torch.manual_seed(0)
-        for _ in range(20):
+        for _ in range(8):
             point = {"x": problem.x + radius * (2 * torch.rand_like(problem.x) - 1)}
             _, gradient = problem.row_gradients(point, torch.arange(len(rows)).expand(len(problem), -1))
             length = torch.linalg.vector_norm(gradient["x"].flatten(2), dim=-1).T

