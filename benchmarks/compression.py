@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 import brittle as bt
 from brittle import meter
-from brittle.paths import find_partners, walk
+from brittle.partners import find_partners
+from brittle.paths import walk
 from brittle.sources.digits import digits
 
 COUNT = 100
@@ -93,8 +94,9 @@ def load(data: str) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], float
         return tuple(digits("train")), tuple(digits("test")), 0.6  # type: ignore[return-value]
     from brittle.sources.assets import mnist
 
-    (x, y), (test, labels) = mnist("train"), mnist("test")
-    return (x[:20_000].flatten(1), y[:20_000]), (test.flatten(1), labels), 1.5
+    (x, y), (test, labels) = mnist("train", 20_000), mnist("test", 1_000)
+    assert isinstance(x, Tensor) and isinstance(test, Tensor)
+    return (x.flatten(1), y), (test.flatten(1), labels), 1.5
 
 
 def train(sizes: tuple[int, ...], x: Tensor, y: Tensor, kind: str, radius: float, epochs: int) -> nn.Module:

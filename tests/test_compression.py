@@ -11,7 +11,8 @@ import brittle as bt
 from brittle import meter, norms
 from brittle.diagnostics._chance import cosine, path_ratio
 from brittle.diagnostics._energy import kept
-from brittle.paths import find_partners, walk
+from brittle.partners import find_partners
+from brittle.paths import walk
 from brittle.sources.digits import digits
 from brittle.sources.embedded import embedded
 

@@ -7,7 +7,8 @@ import torch
 from brittle.about import About
 from brittle.checks._shared import failed, few, passed
 from brittle.errors import InputError
-from brittle.paths import find_partners, moving_input, walk
+from brittle.partners import find_partners, moving_input
+from brittle.paths import walk
 from brittle.problem import Problem
 from brittle.results import Bracket, Finding
 

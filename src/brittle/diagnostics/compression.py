@@ -11,7 +11,8 @@ from brittle.about import About
 from brittle.diagnostics import _chance
 from brittle.diagnostics._local import local_measures
 from brittle.errors import InputError
-from brittle.paths import REASONS, Examples, Partners, Walk, find_partners, moving_input, rivals, walk
+from brittle.partners import Examples, Partners, find_partners, moving_input, rivals
+from brittle.paths import REASONS, Walk, walk
 from brittle.problem import Problem
 from brittle.results import Bracket, Finding, Witness
 

@@ -11,7 +11,7 @@ from brittle.activations import layer_names, recorded
 from brittle.boundary import nearest_change, rooms
 from brittle.diagnostics._energy import jacobians, kept
 from brittle.errors import InputError
-from brittle.paths import Examples, Partners, find_partners, moving_input
+from brittle.partners import Examples, Partners, find_partners, moving_input
 from brittle.problem import Problem
 from brittle.results import Finding, Witness
 from brittle.spec import margin

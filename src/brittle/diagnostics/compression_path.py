@@ -8,7 +8,8 @@ from torch import Tensor
 from brittle import norms
 from brittle.about import About
 from brittle.errors import InputError
-from brittle.paths import REASONS, Examples, Partners, Walk, find_partners, moving_input, rivals, walk
+from brittle.partners import Examples, Partners, find_partners, moving_input, rivals
+from brittle.paths import REASONS, Walk, walk
 from brittle.problem import Problem
 from brittle.results import Finding
 
