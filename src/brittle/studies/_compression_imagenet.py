@@ -140,7 +140,7 @@ def table(rows: Mapping[str, dict]) -> Table:
         ("pair", "L", "theory |M|/(0.5 L)", "attack to that class", "attack to any class", "path prediction, that class", "theory / attack"),
         (*ours, *paper),
         "M = L × mean cos θ is our reading of the paper's M. Its Q comes from a least-likely-class attack on Inception-ResNet-v2 (English springer, Afghan "
-        "hound); ours from the standard l2 attacks inside [0, 1]. theory / attack: ours to that class.",
+        "hound); ours from the standard l2 attacks inside [0, 1]. theory / attack: ours to that class. For a linear rule the mean of both ways is M / L, half the theory column.",
     )  # fmt: skip
 
 
