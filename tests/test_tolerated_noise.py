@@ -60,7 +60,7 @@ def test_random_noise_over_the_worst_change():
         module.weight.copy_(torch.ones(1, n)), module.bias.fill_(0.0)
     x = torch.tensor([[0.2], [0.4], [-0.1]]).double().expand(3, n)
     problem = bt.Problem(module, x, torch.ones(3).long(), bt.Ball(p=2, radius=1.0))
-    noise = tolerated_noise(problem, bt.Gaussian(n**-0.5), target=target)
+    noise = tolerated_noise(problem, bt.Gaussian(n**-0.5), target=target, reach=16.0, points=40)
     ratio = noise.over(bt.radius(problem))
     exact = n**0.5 / -float(ndtri(target))
     assert bool((ratio.lower[:2] <= exact).all()) and bool((exact <= ratio.upper[:2]).all())
