@@ -15,7 +15,7 @@ part is bounded by products of spectral norms, with weights on the units between
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf, prod
+from math import gcd, inf, prod
 
 import torch
 from torch import Tensor
@@ -238,8 +238,8 @@ def _product(state: State, rows: Tensor, gated: dict[str, Gates], sizes: dict[st
 def _layer_norm(state: State, name: str) -> float:
     """The spectral norm of a linear layer, a bound of that of a convolution; inf where only absolute sums are known.
 
-    A convolution is a matrix (channels out, channels in * kernel) applied to every patch, and a pixel is in at most prod(ceil(kernel / stride))
-    patches; or the matrix (channels out * kernel, channels in) at every pixel, whose products are summed by at most prod(kernel) to an output.
+    A convolution is a matrix (channels out, channels in * kernel) applied to every patch, and a pixel is in at most prod(ceil(kernel / s))
+    patches, s the stride over its greatest common divisor with the dilation; or the matrix (channels out * kernel, channels in) at every pixel, whose products are summed by at most prod(kernel) to an output.
     """
     node = state.known[name]
     if node.op not in ("linear", "conv1d", "conv2d", "conv3d") or len(state.moving(node)) != 1:
@@ -251,14 +251,18 @@ def _layer_norm(state: State, name: str) -> float:
     if node.op == "linear":
         return float(spectral(weight[None])[0])
     groups, kernel = int(node.arguments["groups"]), weight.shape[2:]  # type: ignore[arg-type]
-    stride = node.arguments["stride"]
-    strides = [int(s) for s in (stride if isinstance(stride, (tuple, list)) else (stride,))]  # type: ignore[arg-type]
-    strides = strides * (len(kernel) // len(strides))
-    patches = prod(-(-k // s) for k, s in zip(kernel, strides, strict=True))
+    strides, dilations = (_each(node.arguments[name], len(kernel)) for name in ("stride", "dilation"))
+    patches = prod(-(-k // (s // gcd(s, d))) for k, s, d in zip(kernel, strides, dilations, strict=True))
     parts = weight.reshape(groups, -1, *weight.shape[1:])
     wide = spectral(parts.flatten(2)).max() * patches**0.5
     tall = spectral(parts.movedim(2, -1).flatten(1, -2)).max() * prod(kernel) ** 0.5
     return float(torch.minimum(wide, tall)) * (1 + 8 * UNIT)
+
+
+def _each(value: object, dimensions: int) -> list[int]:
+    """An option of a convolution, one number for every dimension."""
+    numbers = [int(n) for n in (value if isinstance(value, (tuple, list)) else (value,))]  # type: ignore[arg-type]
+    return numbers * (dimensions // len(numbers))
 
 
 def spectral(matrix: Tensor) -> Tensor:
@@ -298,13 +302,16 @@ def largest(gram: Tensor) -> Tensor:
 
 
 def _leading(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """An estimate (...) of the largest eigenvalue of matrices (..., n, n), and of its vector (..., n): the power method from four starts."""
-    n = gram.shape[-1]
-    start = torch.outer(torch.arange(n, dtype=gram.dtype), torch.arange(4, dtype=gram.dtype)).mul(2.399963).cos()
-    vector = gram.diagonal(dim1=-2, dim2=-1).sqrt()[..., None] * start.to(gram.device) + 1e-300
+    """An estimate (...) of the largest eigenvalue of matrices (..., n, n), and of its vector (..., n): the power method from two starts."""
+    n, diagonal = gram.shape[-1], gram.diagonal(dim1=-2, dim2=-1)
+    unit = diagonal.amax(-1)[..., None, None].clamp_min(1e-300)
+    short = (gram / unit).float()  # an estimate needs no more
+    start = torch.outer(torch.arange(n), torch.arange(2)).mul(2.399963).cos().to(short)
+    vector = (diagonal[..., None] / unit).sqrt().float() * start + 1e-30
     for _ in range(POWERS):
-        vector = gram @ vector
-        vector = vector / vector.norm(dim=-2, keepdim=True).clamp_min(1e-300)
-    values = (vector * (gram @ vector)).sum(-2)
+        vector = short @ vector
+        vector = vector / vector.norm(dim=-2, keepdim=True).clamp_min(1e-30)
+    values = (vector * (short @ vector)).sum(-2)
     most, which = values.max(-1)
-    return most, vector.gather(-1, which[..., None, None].expand(*vector.shape[:-1], 1))[..., 0]
+    leading = vector.gather(-1, which[..., None, None].expand(*vector.shape[:-1], 1))[..., 0]
+    return most.double() * unit[..., 0, 0], leading.double()

@@ -102,6 +102,27 @@ def deviations(rows: Tensor, covariance: Tensor) -> Tensor:
     return torch.where(size.amax(-1) < 1e-140, tiny, variance.sqrt()) * (1 + 2.0**-51)
 
 
+def shortest(rows: Tensor) -> Tensor:
+    """``|w|_2`` of rows w (..., D), rounded inwards: for probabilities from below. 0 for what is next to nothing."""
+    peak, small = _peak(rows)
+    return peak * torch.linalg.vector_norm(small, dim=-1) * (1 - (rows.shape[-1] + 8) * 2.0**-52)
+
+
+def least_deviations(rows: Tensor, covariance: Tensor) -> Tensor:
+    """``sqrt(w^T C w)`` of rows w (..., D), rounded inwards: 0 where all of it may have cancelled."""
+    n, (peak, small) = rows.shape[-1], _peak(rows)
+    doubt = (2 * n + 8) * 2.0**-53 * ((small.abs() @ covariance.abs()) * small.abs()).sum(-1)
+    variance = ((small @ covariance) * small).sum(-1) - doubt * (1 + 4 * n * 2.0**-52)
+    return peak * torch.where(variance < 1e-290, 0.0, variance).sqrt() * (1 - 2.0**-50)
+
+
+def _peak(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest entry (...) of rows, and the rows divided by it; 0 and 0 below 1e-290."""
+    peak = rows.abs().amax(-1)
+    peak = torch.where(peak < 1e-290, 0.0, peak)
+    return peak, rows / torch.where(peak == 0, inf, peak)[..., None]
+
+
 def log_normal(t: Tensor) -> Tensor:
     """``log P(g >= t)`` for a standard normal number: log Phi(-t).
 

@@ -118,6 +118,8 @@ def _over_first_layer(found: Likely, law: HalfSpaces, given: Gaussian, names: li
         return None
     weight, start, direction = torch.cat(weights, 2), torch.cat(starts, 1), torch.cat(directions)
     used = (weight != 0).flatten(0, 1).any(0)
+    if not bool(used.any()):
+        return None  # no unit may cross a kink: the planes over the inputs are these
     return _Rows(constant, linear, weight[..., used], start[:, used], direction[used])
 
 
@@ -175,11 +177,14 @@ def _tail(constant: Tensor, linear: Tensor, weight: Tensor, start: Tensor, direc
     length = torch.linalg.vector_norm(middle, dim=1)
     unit = middle / length.clamp_min(1e-300)[:, None]
     along, size = unit @ direction.T, torch.linalg.vector_norm(direction, dim=1)
-    across = (size.square() - along.square()).clamp_min(0).sqrt()
-    gram = direction @ direction.T - along[:, :, None] * along[:, None, :]
+    # relative to the sizes that are subtracted: of parallel directions only rounding is left
+    cancelled = (direction.shape[1] + 16) * 2.0**-51
+    left = (size.square() - along.square()).clamp_min(0) + cancelled * size.square()
+    across = left.sqrt()
+    gram = direction @ direction.T - along[:, :, None] * along[:, None, :] + torch.diag(cancelled * size.square())
     lipschitz = cube(gram * (weight / 2)[:, :, None] * (weight / 2)[:, None, :], direction.shape[1])
     slack = size * weight.abs()
-    lipschitz = lipschitz * (1 + LOOSE) + LOOSE * slack.sum(1)
+    lipschitz = (lipschitz.square() + cancelled * slack.sum(1).square()).sqrt() * (1 + LOOSE) + LOOSE * slack.sum(1)
     edges = torch.arange(-REACH, REACH + STRIP / 2, STRIP, dtype=torch.float64, device=weight.device)
     least = _least_means((linear * unit).sum(1), weight, start, along, across, edges) + constant[:, None]
     linear_size = torch.linalg.vector_norm(linear, dim=1)

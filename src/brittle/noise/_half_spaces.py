@@ -1,7 +1,7 @@
 """What a proof needs to know of a law: how likely noise falls beyond a half-space, and how far half-spaces of a given probability lie."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, log, sqrt
 from typing import Any
 
@@ -33,6 +33,7 @@ class HalfSpaces:
     widest    the reading of the worst direction of length 1
     taken     the same for some of the examples, for a law that depends on the clean point
     exact     the tail is the probability itself, widened by 1e-9 of it and 1e-12 of its logarithm
+    least     for exact laws: the reading rounded inwards, for probabilities from below
     """
 
     leaf: str
@@ -45,6 +46,7 @@ class HalfSpaces:
     widest: Any
     taken: Callable[[Tensor], "HalfSpaces"] | None = None
     exact: bool = False
+    least: Callable[[Tensor], Any] | None = None
 
     def take(self, at: Tensor) -> "HalfSpaces":
         """The half-spaces of the examples ``at``."""
@@ -97,6 +99,11 @@ def _normal(leaf: str, law: Gaussian, dimension: int) -> HalfSpaces:
             return tails.deviations(rows, law.covariance.to(rows.device))
         return tails.lengths(law.gathered(rows)).two * (1 + 2.0**-51)
 
+    def least(rows: Tensor) -> Tensor:
+        if law.covariance is not None:
+            return tails.least_deviations(rows, law.covariance.to(rows.device))
+        return tails.shortest(law.gathered(rows)) * (1 - 2.0**-51)
+
     def tail(t: Tensor, deviation: Tensor) -> Tensor:
         return _at(t, deviation, tails.log_normal)
 
@@ -113,6 +120,7 @@ def _normal(leaf: str, law: Gaussian, dimension: int) -> HalfSpaces:
         box,
         torch.tensor(widest, dtype=torch.float64),
         exact=True,
+        least=least,
     )
 
 
@@ -131,6 +139,7 @@ def _round(leaf: str, radius: float, shadow: int, dimension: int) -> HalfSpaces:
         lambda target: (torch.full_like(target, radius * ROUNDED), torch.full_like(target, -inf)),
         unit(dimension),
         exact=True,
+        least=lambda rows: replace(tails.lengths(rows), two=tails.shortest(rows)),
     )
 
 

@@ -19,6 +19,10 @@ from brittle.relaxation import inner, pull_back
 from brittle.results import Bracket, Cost, Ends
 
 ENTRIES = 2**24  # numbers held at once, 128 MB: more settings of more examples than that are taken in turns
+FURTHER = (
+    2.0**-28
+)  # what half-spaces are moved outwards for probabilities from below: more than deviations are ever widened by
+RAREST = 1e-280  # rarer half-spaces are left out of probabilities from below: their tails are bounds, or underflow
 VACUOUS = "not certified: under noise this strong the bound is 1"
 
 
@@ -108,11 +112,12 @@ def surely_failing(problem: Problem, state: State, law: HalfSpaces, relaxed: bac
     probabilities less rank - 1.
     """
     base, slope = specified(problem, state, law, relaxed, -1.0)
-    if not law.exact:
+    if not law.exact or law.least is None:
         return base.new_zeros(state.count)
-    reading = law.read(slope.expand(-1, state.count, -1))
-    far = law.tail(-base * (1 + 2.0**-40), reading).exp() * (1 - 1e-8)
-    near = 1 - law.tail(base * (1 - 2.0**-40), reading).exp()
+    slope = slope.expand(-1, state.count, -1)
+    far = law.tail(-base * (1 + FURTHER), law.least(slope)).exp() * (1 - 1e-8)
+    far = torch.where(far > RAREST, far, 0.0)
+    near = 1 - law.tail(base * (1 - 2.0**-40), law.read(slope)).exp()
     likely = torch.where(base < 0, far, near).sort(0, descending=True).values
     rank = problem.spec.rank
     return (likely[:rank].sum(0) - (rank - 1)) * (1 - 2.0**-40)

@@ -19,6 +19,7 @@ from brittle.noise._moving import check_level, moving, shape
 from brittle.problem import Problem
 from brittle.randomness import generator
 from brittle.results import Bracket, Cost, Ends
+from brittle.spec import margin
 from brittle.stats import binomial_lower, binomial_upper
 
 ABOUT = About(
@@ -245,7 +246,9 @@ def _accepted(
     failed = []
     for block in changes.reshape(draws, *shape(question.centre[leaf])).split(ROWS):
         repeated = wide.take(torch.full((len(block),), i))
-        failed.append((repeated.margin({leaf: centre + block.to(centre.device)}) <= 0).cpu())
+        rows = repeated.rows({leaf: centre + block.to(centre.device)})
+        holds = (margin(rows, question.spec.rank) > 0) & rows.isfinite().all(1)  # as of plain draws: NaN is a failure
+        failed.append(~holds.cpu())
     return int((torch.cat(failed) & (uniform[:, 1] * inside <= 1)).sum())
 
 
@@ -260,6 +263,8 @@ def _given_half_space(
     if isinstance(given, Gaussian):
         height = -torch.as_tensor(ndtri_exp(log_share.numpy()), dtype=torch.float64)
         return height[:, None] * unit + across
+    if unit.shape[1] == 1:  # the sphere is two points, one of them beyond any plane
+        return unit
     half = (unit.shape[1] - 1) / 2
     rest = torch.as_tensor(betaincinv(half, 0.5, (2 * log_share.exp()).clamp_max(1).numpy()), dtype=torch.float64)
     across = across / norms.norm(across, 2)[:, None]

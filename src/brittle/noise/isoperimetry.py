@@ -198,6 +198,7 @@ def _bounds(
 
 def _joined(quantile: Tensor, below: Tensor, steep: Tensor, cost: Tensor, spread: Spread, rank: int) -> Tensor:
     """(B,) bounds from quantiles (B, R + 1, K), constants (R, B) and costs (B,)."""
+    steep = steep.nan_to_num(nan=inf, posinf=inf)  # a constant that overflowed says nothing
     most = torch.cat([steep, steep.amax(0, keepdim=True)]).T  # (B, R + 1)
     share = (below + cost[:, None, None]).clamp_max(1.0).expand_as(quantile)
     distance = quantile / most[..., None].clamp_min(1e-300)

@@ -30,6 +30,7 @@ SHIFT = "preactivation_shift"
 ROUNDED = (
     1 + 1e-9
 )  # the layer's input comes out of a float64 forward pass; deviations are widened by far more than it can be off
+LEAST = 1e-100  # where the layer's input is 0: half-spaces around the clean point gain by noise
 
 
 def one_layer(
@@ -81,15 +82,16 @@ class _Shifted(nn.Module):
         self.module = module
         self.single = single
         self.held: list[Tensor] = []  # a plain list: no state of the module
-        module.get_submodule(layer).register_forward_hook(self._move)
+        # before hooks of the user's own, which may change what the layer gave
+        module.get_submodule(layer).register_forward_hook(self._move, prepend=True, with_kwargs=True)
 
     def forward(self, **values: Tensor) -> object:
         self.held[:] = [values.pop(SHIFT)]
         return self.module(values["x"]) if self.single else self.module(**values)
 
-    def _move(self, layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def _move(self, layer: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> Tensor:
         shift = self.held[0]
-        self.held.append(given[0])
+        self.held.append(given[0] if given else named["input"])
         return output + shift
 
 
@@ -107,7 +109,7 @@ def _behind(problem: Problem, laws: Mapping[str, Law]) -> tuple[Problem, Tensor]
     with torch.no_grad():
         shifted(**values)
     given = shifted.held[1:]
-    if len(given) != 1 or given[0].dim() != 2:
+    if len(given) != 1 or given[0].dim() != 2 or len(given[0]) != len(problem):
         raise NotCertified(f"layer {layer} is not used just once, on one vector for each example")
     variance = torch.zeros_like(values[SHIFT])
     if "weight" in scales:
@@ -116,7 +118,7 @@ def _behind(problem: Problem, laws: Mapping[str, Law]) -> tuple[Problem, Tensor]
     if "bias" in scales:
         variance = variance + torch.as_tensor(scales["bias"], dtype=torch.float64, device=variance.device).square()
     behind = Problem(shifted, values, problem.labels, None, problem.spec, problem.index)
-    return behind, variance.sqrt().cpu() * ROUNDED
+    return behind, (variance.sqrt().cpu() * ROUNDED).clamp_min(LEAST)
 
 
 def _layer(problem: Problem, laws: Mapping[str, Law]) -> tuple[str, dict[str, float | Tensor]]:

@@ -54,7 +54,8 @@ def probability(
     seed     of the draws
     draws    per example, instead of those of the effort; with a threshold at most so many, by default ten times those of the effort
     threshold   a probability in (0, 1)
-    estimators, bounds   names or functions to use instead of the portfolio
+    estimators, bounds   names or functions to use instead of the portfolio. Of several that draw plainly (``monte_carlo``, ``sequential``) each end
+             holds at ``level``, and the tightest together as ``.confidence`` says
     Status: "ok"; "misclassified" where the property fails without noise (the bracket is that of p all the same); "not certified: ..." where no
     upper end is proved although one was sought, "not estimated: ..." where a method for rare failures refused, or both; "undecided after n draws".
     Errors: InputError for an unknown leaf, a law that is none, a level outside (0, 1).

@@ -12,6 +12,7 @@ from brittle.errors import InputError
 from brittle.laws import Law, as_laws
 from brittle.problem import Problem
 from brittle.questions.probability import probability, proves
+from brittle.randomness import fold
 from brittle.results import Bracket, Cost, Ends
 
 STEPS = 8  # of each bisection
@@ -59,7 +60,7 @@ def tolerated_noise(
     _check(laws, target, effort, reach, points)
     grid = torch.logspace(-log(reach), log(reach), points, base=2.718281828459045, dtype=torch.float64)
     share = 1 - (1 - level) / STEPS
-    at = lambda some, k, **options: probability(
+    at = lambda some, k, seed=seed, **options: probability(
         some, _scaled(laws, float(grid[k])), effort=effort, seed=seed, **options
     )
     proofs = [m.name for m in portfolio("noise", effort, "probability") if proves(m)]
@@ -72,7 +73,9 @@ def tolerated_noise(
         return torch.tensor([kind == "proved" for kind in answer.kinds.upper]) & (answer.upper <= target)
 
     def below(some: Problem, k: int) -> Tensor:  # not yet above the target with confidence
-        return at(some, k, ends="lower", estimators=["monte_carlo", *limits], level=share).lower <= target
+        # draws of its own at every scale: those that led here would not miss independently of the way that they led
+        fresh = fold(seed, "tolerated_noise", k)
+        return at(some, k, fresh, ends="lower", estimators=["monte_carlo", *limits], level=share).lower <= target
 
     def small(some: Problem, k: int) -> Tensor:
         answer = at(some, k, ends="lower")
