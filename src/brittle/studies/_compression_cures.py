@@ -1,6 +1,6 @@
 """What undoes compression: the penalties of the library on the digits network, beside the cheap baselines, all attacked afterwards."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from brittle.studies._cures import CURES, EPOCHS, cure
 from brittle.studies._medians import Middle, median_of
@@ -13,16 +13,10 @@ DEFAULT = (
 )  # fmt: skip
 
 
-def strength(name: str) -> tuple[float | None, str]:
-    """The chosen strength of a cure and "", or the middle of its grid and "untuned" where none was chosen."""
-    chosen, grid = CURES[name].strength, CURES[name].grid
-    return (grid[len(grid) // 2], " (untuned)") if chosen is None and grid else (chosen, "")
-
-
 def calls(full: bool, seed: int) -> dict[str, tuple]:
     """Five trainings by each cure; every cure with --full."""
     return {
-        f"cure-{name}-{run}": (cure, name, seed + run, strength(name)[0], EPOCHS, EXAMPLES, "standard")
+        f"cure-{name}-{run}": (cure, name, seed + run, CURES[name].strength, EPOCHS, EXAMPLES, "standard")
         for name in (CURES if full else DEFAULT)
         for run in range(SEEDS)
     }
@@ -56,24 +50,16 @@ def claim(gains: Mapping[str, Middle]) -> Claim:
         "ours" if wins else "only when" if ours.low > 1 else "not reproduced",
         f"best penalty against compression: {name}, radius × {ours}; best baseline: {cheap}, × {theirs}. "
         + ("It beats them" if wins else "It helps, but the baseline is as good or better" if ours.low > 1 else "It does not help")
-        + f"; medians over {SEEDS} seeds" + untuned(gains),
+        + f"; medians over {SEEDS} seeds, at the largest strengths that cost at most a point of held-out accuracy",
     )  # fmt: skip
-
-
-def untuned(names: Iterable[str]) -> str:
-    """How the strengths came about."""
-    rough = [name for name in names if strength(name)[1]]
-    if rough:
-        return f"; strengths of {', '.join(rough)} are the middle of their grids, not chosen"
-    return ", at the largest strengths that cost at most a point of held-out accuracy"
 
 
 def table(runs: Mapping[str, list[dict]], gains: Mapping[str, Middle]) -> Table:
     rows = []
     for name, found in runs.items():
-        value, how = strength(name)
+        value = CURES[name].strength
         rows.append((
-            name, CURES[name].kind, "–" if value is None else f"{CURES[name].vary} {value:g}{how}", f"{median_of([r['accuracy'] for r in found])}",
+            name, CURES[name].kind, "–" if value is None else f"{CURES[name].vary} {value:g}", f"{median_of([r['accuracy'] for r in found])}",
             str(median_of([r["median"] for r in found])), "1" if name == "plain" else str(gains[name]),
             median_of([r["forward"] + r["backward"] for r in found]).value / median_of([r["forward"] + r["backward"] for r in runs["plain"]]).value,
         ))  # fmt: skip
