@@ -37,7 +37,7 @@ def below(answer, truth) -> bool:
     return answer.kinds.lower == ("proved",) and 0 < mpmath.mpf(float(answer.lower)) <= truth
 
 
-def phi(t) -> mpmath.mpf:
+def phi(t):
     return mpmath.ncdf(t)
 
 
