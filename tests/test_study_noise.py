@@ -209,6 +209,8 @@ def test_scaling_verdicts_flip_with_the_numbers():
     assert verdicts(random_walls=0.0)[1] == "reproduced" and verdicts(walls=-0.6)[1] == "not reproduced"
     assert verdicts(units=0.0)[2] == "reproduced"
     assert verdicts(layers=1.5)[3] == "only when"
+    assert "come nearer like n^-0.50" in scaling.claims(sketch())[1].evidence
+    assert "comes nearer like N^-1.00" in scaling.claims(sketch())[2].evidence
 
 
 def test_the_square_root_is_checked():
@@ -373,6 +375,6 @@ def test_real_claims_follow_their_numbers():
         "n": 150528,
     }
     assert [c.verdict for c in real.claims(cells)] == ["reproduced", "not reproduced", "not reproduced", "reproduced"]
-    cells["efficientnet-0"]["tolerated"] = 2.0
+    cells["efficientnet-0"]["tolerated"] = 20.0
     assert real.claims(cells)[3].verdict == "not reproduced"
     assert len(real.tables(cells)) == 2

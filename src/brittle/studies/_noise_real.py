@@ -2,29 +2,31 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
-from functools import partial
 from math import sqrt
 
 import torch
 from torch import Tensor, nn
 
 from brittle.laws import Gaussian
-from brittle.noise.importance_sampling import importance_sampling
 from brittle.problem import Problem
 from brittle.questions.probability import probability
 from brittle.questions.radius import radius
 from brittle.region import Ball
 from brittle.sources.assets import efficientnet, imagenet
-from brittle.studies._noise_levels import steepness
+from brittle.studies._noise_levels import crossing
 from brittle.studies._noise_ranking import SCORES, correlation, ranked
-from brittle.studies._noise_scaling import PAPER, TARGET, Sweep, measured
+from brittle.studies._noise_scaling import PAPER, Sweep, measured
 from brittle.studies._noise_walls import paper_radius
 from brittle.studies._study import Claim, Table
 
 SIDES = (784, 3136, 12544, 150528)  # 28, 56, 112 pixels a side; 150,528 = 784 x 192
 PICTURES = 4
 SEEDS = 3
-ROUNDS = 3  # of importance sampling per picture, 300 samples each: about three minutes of one core
+LIKELY, LIKELY_BETA = (
+    1e-2,
+    2.3263,
+)  # Phi(-2.3263); rarer failures of EfficientNet escape 300 draws, and importance sampling refuses there
+DRAWS, STEPS = 300, 6  # per picture 1,800 forward passes, a minute and a half of one core
 
 
 def calls(seed: int) -> dict[str, tuple]:
@@ -52,7 +54,7 @@ def picture(rank: int, seed: int) -> dict[str, float | int | str]:
     units = count_units(network, images[at])
     n = images[0].numel()
     attacked = float(radius(problem, ends="upper", effort="quick", seed=seed).upper)
-    sigma, p = _crossing(problem, attacked / 3.09, seed)
+    sigma, p = _crossing(problem, attacked / LIKELY_BETA, seed)
     return {
         "example": int(at),
         "n": n,
@@ -65,18 +67,23 @@ def picture(rank: int, seed: int) -> dict[str, float | int | str]:
     }
 
 
-def _crossing(problem: Problem, sigma: float, seed: int) -> tuple[float, float]:
-    """The standard deviation at which p is 1e-3, by steps ``(target / p)^(1 / k)`` from the value of a half-space; and p at the last one."""
-    rare = partial(importance_sampling, samples=300, lines=0)
-    p = float("nan")
-    for k in range(ROUNDS):
-        law = Gaussian(sigma)
-        answer = probability(problem, law, ends="lower", estimators=["monte_carlo", rare], draws=200, seed=seed + k)
+def _crossing(problem: Problem, least: float, seed: int) -> tuple[float, float]:
+    """The standard deviation at which plain draws fail once in a hundred, between the value of a half-space and 16 times it; p there.
+
+    Three failures in 300 are 0.01 to a factor of about two, and sigma to about a tenth; the bisection itself is good to 2 %.
+    """
+    share = 1.0
+
+    def below(sigma: Tensor) -> Tensor:
+        nonlocal share
+        law = Gaussian(float(sigma))
+        answer = probability(problem, law, ends="lower", estimators=["monte_carlo"], draws=DRAWS, seed=seed)
         assert answer.estimate is not None
-        p = max(float(answer.estimate[0]), TARGET / 100)
-        if k < ROUNDS - 1:
-            sigma *= (TARGET / p) ** (1 / steepness(TARGET))
-    return sigma, p
+        share = float(answer.estimate[0])
+        return answer.estimate <= LIKELY
+
+    one = torch.full((1,), least, dtype=torch.float64)
+    return float(crossing(below, one, 16 * one, STEPS)), share
 
 
 def nearest_wall(network: nn.Module, x: Tensor) -> float:
@@ -152,13 +159,13 @@ def claims(cells: Mapping[str, Mapping]) -> tuple[Claim, ...]:
             PAPER,
             "not reproduced" if max(shares) < 0.01 else "only when",
             f"{pictures[0]['units']:,} units, n = {pictures[0]['n']:,}: it can say something up to at most {max(shares):.1g} of the noise length that "
-            f"fails once in a thousand draws (first-layer walls alone, {len(pictures)} pictures).",
+            f"fails once in a hundred draws (first-layer walls alone, {len(pictures)} pictures).",
         ),
         Claim(
             "Random noise must be longer than the worst-case change by a factor of order sqrt(n) (EfficientNet-Lite0)",
             "arXiv 1608.08967",
-            "reproduced" if all(0.1 < r < 1 for r in roots) else "not reproduced",
-            f"Noise length at p = 1e-3 over the nearest failure found: {min(roots):.2f} to {max(roots):.2f} times sqrt(n); a half-space has 0.32.",
+            "reproduced" if all(0.2 < r * LIKELY_BETA < 5 for r in roots) else "not reproduced",
+            f"Noise length at p = 1e-2 over the nearest failure found: {min(roots):.2f} to {max(roots):.2f} times sqrt(n); a half-space has 0.43 (within a factor of 5 counts).",
         ),
     )
 
@@ -181,7 +188,7 @@ def tables(cells: Mapping[str, Mapping]) -> tuple[Table, ...]:
         "first-layer wall",
         "bound > 0 up to, at most",
         "nearest failure",
-        "tolerated at 1e-3",
+        "tolerated at 1e-2",
         "p there",
     )
     return (
