@@ -190,7 +190,7 @@ def test_the_draws_depend_on_seed_and_example_alone():
 
 def test_the_question_uses_it_where_failures_are_rare_and_keeps_its_level():
     problem = half_space(4.5, 40)
-    answer = bt.probability(problem, bt.UniformCube(1.5))
+    answer = bt.probability(problem, bt.UniformCube(1.5), effort="thorough", draws=2000)
     assert "isoperimetry" in dict(answer.parts) and answer.confidence >= 0.95 - 1e-12 and answer.level == 0.95
     assert answer.guarantee.upper in ("proved", "statistical")
     assert "isoperimetry" not in dict(bt.probability(problem, bt.UniformCube(1.5), ends="lower").parts)

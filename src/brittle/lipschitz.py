@@ -302,16 +302,13 @@ def largest(gram: Tensor) -> Tensor:
 
 
 def _leading(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """An estimate (...) of the largest eigenvalue of matrices (..., n, n), and of its vector (..., n): the power method from two starts."""
-    n, diagonal = gram.shape[-1], gram.diagonal(dim1=-2, dim2=-1)
-    unit = diagonal.amax(-1)[..., None, None].clamp_min(1e-300)
-    short = (gram / unit).float()  # an estimate needs no more
-    start = torch.outer(torch.arange(n), torch.arange(2)).mul(2.399963).cos().to(short)
-    vector = (diagonal[..., None] / unit).sqrt().float() * start + 1e-30
+    """An estimate (...) of the largest eigenvalue of matrices (..., n, n), and of its vector (..., n): the power method from four starts."""
+    n = gram.shape[-1]
+    start = torch.outer(torch.arange(n, dtype=gram.dtype), torch.arange(4, dtype=gram.dtype)).mul(2.399963).cos()
+    vector = gram.diagonal(dim1=-2, dim2=-1).sqrt()[..., None] * start.to(gram.device) + 1e-300
     for _ in range(POWERS):
-        vector = short @ vector
-        vector = vector / vector.norm(dim=-2, keepdim=True).clamp_min(1e-30)
-    values = (vector * (short @ vector)).sum(-2)
+        vector = gram @ vector
+        vector = vector / vector.norm(dim=-2, keepdim=True).clamp_min(1e-300)
+    values = (vector * (gram @ vector)).sum(-2)
     most, which = values.max(-1)
-    leading = vector.gather(-1, which[..., None, None].expand(*vector.shape[:-1], 1))[..., 0]
-    return most.double() * unit[..., 0, 0], leading.double()
+    return most, vector.gather(-1, which[..., None, None].expand(*vector.shape[:-1], 1))[..., 0]

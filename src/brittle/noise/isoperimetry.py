@@ -31,7 +31,7 @@ ABOUT = About(
     ends="upper",
     guarantee="statistical",
     cost="2,000 forward passes, and 2 backward passes per unstable unit and budget tried, about 3",
-    effort="standard",
+    effort="thorough",
 )
 BUDGETS = (1e-4, 1e-6, 1e-8, 1e-11, 1e-15)  # of the likely event; any choice is sound (folklore)
 RANKS = (
