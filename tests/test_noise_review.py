@@ -1,5 +1,7 @@
 """Ends of the noise family where an outward rounding is an inward one, where floats overflow, and where a law or a module is odd."""
 
+from importlib import import_module
+
 import mpmath
 import pytest
 import torch
@@ -10,13 +12,17 @@ from brittle.graph import graph_of
 from brittle.laws import Gaussian, UniformBall, UniformSphere
 from brittle.lipschitz import everywhere, lipschitz
 from brittle.noise import _first_layer
+from brittle.noise._moving import moving
 from brittle.noise.envelope import envelope
 from brittle.noise.isoperimetry import isoperimetry
 from brittle.noise.one_layer import one_layer
 from brittle.noise.probabilistic_crown import probabilistic_crown
 from brittle.problem import Problem
 from brittle.questions import tolerated_noise as question
+from brittle.stats import binomial_lower, binomial_upper
 
+envelope_file = import_module("brittle.noise.envelope")
+isoperimetry_file = import_module("brittle.noise.isoperimetry")
 ONE = torch.tensor([1])
 
 
@@ -224,3 +230,44 @@ def test_what_is_left_of_parallel_directions_is_rounded_upwards(monkeypatch) -> 
         unit = (rows[0] + rows[1]) / mpmath.norm(rows[0] + rows[1])
         exact = [mpmath.norm(row - unit * (row.T * unit)[0]) for row in rows]
         assert all(mine >= truth for mine, truth in zip(seen[0][4][0].tolist(), exact, strict=True))
+
+
+# ---- what every end is made of ---------------------------------------------------------------------------------------
+
+
+def test_an_event_is_paid_for_twice_in_the_bound_and_in_the_quantile() -> None:
+    number = lambda *values: torch.tensor(values, dtype=torch.float64)
+    found = isoperimetry_file._joined(
+        number(3.0, 3.0).reshape(1, 2, 1),
+        number(0.1),
+        number(2.0).reshape(1, 1),
+        number(0.01),
+        isoperimetry_file._normal_spread,
+        1,
+    )
+    with mpmath.workdps(30):
+        moved = mpmath.sqrt(2) * mpmath.erfinv(2 * mpmath.mpf(0.11) - 1) - 1.5
+        truth = mpmath.mpf(0.01) + phi(moved)
+    assert float(found) >= truth and float(found) == pytest.approx(float(truth), rel=1e-6)
+
+
+def test_quantiles_share_the_error_of_all_rows_and_ranks() -> None:
+    problem = moving(at(linear([1.0]), 3.0), {"x": Gaussian(1.0)})
+    quantiles, below = isoperimetry_file._quantiles(problem, "x", Gaussian(1.0), 0, 200, (0.5, 0.05), 0.01)
+    assert quantiles.shape == (1, 2, 2)  # one row and the margin, two ranks: four statements
+    expected = binomial_upper(torch.tensor([99, 9]), 200, 0.01 / 4)
+    assert below.tolist() == expected.tolist()
+
+
+def test_the_three_limits_of_an_envelope_share_the_error(monkeypatch) -> None:
+    monkeypatch.setattr(envelope_file, "_accepted", lambda *given: 7)
+    one = torch.ones(1, dtype=torch.float64)
+    union = envelope_file._Union(one[None], 3 * one, (1e-3 * one).log())
+    given = (at(linear([1.0]), 3.0), Gaussian(1.0), "x", 0)
+    ends, shares = envelope_file._drawn(*given, union, 2e-5, None, 0, 200, 0.06)
+    seven = torch.tensor([7])
+    assert float(ends[0]) == pytest.approx(1e-3 * float(binomial_lower(seven, 100, 0.02)), rel=1e-6)
+    assert float(ends[1]) == pytest.approx(1e-3 * float(binomial_upper(seven, 100, 0.02)) + 2e-5, rel=1e-6)
+    low, _ = envelope_file._drawn(*given, None, 2e-5, union, 0, 200, 0.06)
+    assert float(low[0]) == float(ends[0]) and float(low[1]) == 1.0  # design points bound from below alone
+    assert float(shares[0]) == 0.07

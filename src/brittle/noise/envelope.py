@@ -186,7 +186,7 @@ def _designed(question: Problem, law: HalfSpaces, laws: Mapping[str, Law]) -> li
 def _union(given: Gaussian | UniformSphere, rows: Tensor, threshold: Tensor, tail: Tensor) -> _Union | None:
     """None where a half-space holds the clean point: it is no rare event."""
     rows, threshold, tail = rows.cpu(), threshold.cpu(), tail.cpu()
-    live = tail > -650.0  # rarer ones are left to the cost: together below 1e-280
+    live = tail > -650.0  # rarer ones are left to the cost: together below 1e-276 for up to a million rows
     if bool((threshold <= 0).any()) or not bool(live.any()):
         return None
     return _Union(_whitened(given, rows[live]), threshold[live], tail[live])
@@ -218,7 +218,7 @@ def _drawn(
         low = max(low, float(binomial_lower(hits, draws // 2, error / 3)) * union.total / EXACT)
         if k == 0:
             high = min(
-                1.0, float(binomial_upper(hits, draws // 2, error / 3)) * union.total * EXACT + cost * EXACT + 1e-280
+                1.0, float(binomial_upper(hits, draws // 2, error / 3)) * union.total * EXACT + cost * EXACT + 1e-276
             )
     return torch.tensor([low, high], dtype=torch.float64), torch.tensor(shares, dtype=torch.float64)
 
