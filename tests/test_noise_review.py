@@ -19,6 +19,7 @@ from brittle.noise.one_layer import one_layer
 from brittle.noise.probabilistic_crown import probabilistic_crown
 from brittle.problem import Problem
 from brittle.questions import tolerated_noise as question
+from brittle.spec import TopK
 from brittle.stats import binomial_lower, binomial_upper
 
 envelope_file = import_module("brittle.noise.envelope")
@@ -271,3 +272,14 @@ def test_the_three_limits_of_an_envelope_share_the_error(monkeypatch) -> None:
     low, _ = envelope_file._drawn(*given, None, 2e-5, union, 0, 200, 0.06)
     assert float(low[0]) == float(ends[0]) and float(low[1]) == 1.0  # design points bound from below alone
     assert float(shares[0]) == 0.07
+
+
+@pytest.mark.parametrize(("shift", "least"), [(-2.0, 0.95), (0.5, 0.0)])
+def test_two_rows_that_must_fail_together_are_no_likelier_than_both(shift: float, least: float) -> None:
+    net = nn.Linear(2, 3).double()
+    net.weight.data = torch.tensor([[0.0, 0.0], [-1.0, 0.0], [0.0, -1.0]]).double()
+    net.bias.data = torch.tensor([0.0, -shift, -shift]).double()
+    problem = Problem(net, torch.zeros(1, 2, dtype=torch.float64), torch.tensor([0]), spec=TopK(2))
+    answer = probabilistic_crown(problem, {"x": Gaussian(1.0)})
+    truth = float(phi(-shift)) ** 2  # both of two independent numbers
+    assert least <= float(answer.lower) <= truth <= float(answer.upper)
