@@ -10,7 +10,7 @@ from brittle.studies._study import Study
 ABOUT = About(
     promise="where the bound of the paper says anything, how tight every bound is, and how random noise and worst case are related",
     reference="V. Kurkova, arXiv 2602.18674",
-    cost="about 6 minutes of processor; with --full about 40",
+    cost="about 12 minutes of processor, half of that on two cores; with --full about 25",
 )
 SEEDS, INPUTS, RANKED, TIGHT = 5, 8, 150, 6
 
