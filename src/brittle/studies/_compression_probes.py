@@ -133,16 +133,16 @@ def claims(at12: list[dict], logistic: list[dict], squared: Mapping[int, list[di
 
 
 def table(at12: list[dict], logistic: list[dict]) -> Table:
-    mean = lambda runs, name: mean_of([r[name] for r in runs]).value
-    difference = lambda runs: mean_of([abs(r["phi"] - r["cosine_1"]) for r in runs]).value
+    mean = lambda runs, name: f"{mean_of([r[name] for r in runs]).value:.4f}"
+    difference = lambda runs: f"{mean_of([abs(r['phi'] - r['cosine_1']) for r in runs]).value:.4f}"
     return Table(
         "Linear network, d = 12: published and measured",
         ("quantity", "paper, Experiment 9", "paper, mean of 18 runs", f"ours, squared loss, mean of {len(at12)}", f"ours, logistic loss, mean of {len(logistic)}"),
         (
-            ("φ = |R_dd| / ‖a_d‖", EXAMPLE["phi"], PUBLISHED["phi"], mean(at12, "phi"), mean(logistic, "phi")),
-            ("|cos θ₁|, trained probe and a_d", EXAMPLE["cos θ₁"], PUBLISHED["cos θ₁"], mean(at12, "cosine_1"), mean(logistic, "cosine_1")),
-            ("|cos θ₂|, trained probe and last row of A⁻¹", EXAMPLE["cos θ₂"], None, mean(at12, "cosine_2"), mean(logistic, "cosine_2")),
-            ("mean of |φ − |cos θ₁||", None, PUBLISHED["mean difference"], difference(at12), difference(logistic)),
+            ("φ = |R_dd| / ‖a_d‖", f"{EXAMPLE['phi']:.4f}", f"{PUBLISHED['phi']:.4f}", mean(at12, "phi"), mean(logistic, "phi")),
+            ("|cos θ₁|, trained probe and a_d", f"{EXAMPLE['cos θ₁']:.4f}", f"{PUBLISHED['cos θ₁']:.4f}", mean(at12, "cosine_1"), mean(logistic, "cosine_1")),
+            ("|cos θ₂|, trained probe and last row of A⁻¹", f"{EXAMPLE['cos θ₂']:.4f}", None, mean(at12, "cosine_2"), mean(logistic, "cosine_2")),
+            ("mean of |φ − |cos θ₁||", None, f"{PUBLISHED['mean difference']:.4f}", difference(at12), difference(logistic)),
         ),
         f"One hidden layer of {HIDDEN} linear units, {steps(12)} Adam steps on batches of {BATCH}; runs count only where all 4,096 points are labelled "
         f"correctly. E φ = {expected_compression(12):.4f}: the paper's 0.328 lies above it, which points to selection by accuracy or to few runs.",
