@@ -1,6 +1,7 @@
 """Ends of the noise family where an outward rounding is an inward one, where floats overflow, and where a law or a module is odd."""
 
 from importlib import import_module
+from math import inf, pi, sqrt
 
 import mpmath
 import pytest
@@ -283,3 +284,50 @@ def test_two_rows_that_must_fail_together_are_no_likelier_than_both(shift: float
     answer = probabilistic_crown(problem, {"x": Gaussian(1.0)})
     truth = float(phi(-shift)) ** 2  # both of two independent numbers
     assert least <= float(answer.lower) <= truth <= float(answer.upper)
+
+
+@pytest.mark.parametrize("c", [-1.2, 0.0, 1.0, 5.0])
+def test_what_a_mean_over_a_constant_says_is_rounded_upwards(c: float) -> None:
+    with mpmath.workdps(30):
+        psi = mpmath.npdf(c) - c * phi(-c)
+        found = float(_first_layer._beyond_mean(torch.tensor([float(c + psi)], dtype=torch.float64)))
+        assert phi(-c) <= found <= (1 + 1e-4) * phi(-c)
+
+
+def test_strips_have_the_largest_share_of_any_scale() -> None:
+    edges = torch.linspace(-3, 3, 61, dtype=torch.float64)
+    scale = torch.linspace(0.02, 1, 400, dtype=torch.float64)[:, None]
+    shares = torch.special.ndtr(edges[1:] / scale) - torch.special.ndtr(edges[:-1] / scale)
+    found, most = _first_layer._largest_shares(edges), shares.amax(0)
+    assert bool((found >= most).all()) and bool(
+        (found[edges[1:].abs() > 0.45] <= 1.3 * most[edges[1:].abs() > 0.45]).all()
+    )
+
+
+def test_a_mean_of_kinks_is_no_larger_than_it_is() -> None:
+    row = lambda *values: torch.tensor([values], dtype=torch.float64)
+    given = (row(0.0, 0.0), row(0.0, 0.0), row(1.0, 1.0), row(-1.0, 1.0)[0])
+    concave = float(_first_layer._least_means(row(0.0)[0], row(-1.0, 0.0), *given))  # -E max(0, x)
+    convex = float(_first_layer._least_means(row(0.0)[0], row(1.0, 0.0), *given))  # at the mean
+    assert concave == pytest.approx(-1 / sqrt(2 * pi), rel=1e-12) and 0 <= convex < 1e-290
+
+
+def test_the_cube_spreads_like_normal_numbers_through_their_steepest_point() -> None:
+    spread, share, distance = (
+        isoperimetry_file._spread(UniformBall(1.5, p=inf), 9),
+        torch.tensor([0.3]),
+        torch.tensor([2.0]),
+    )
+    expected = isoperimetry_file._normal_spread(share.double(), distance.double() / (1.5 * sqrt(2 / pi)))
+    assert float(spread(share.double(), distance.double())) == pytest.approx(float(expected), rel=1e-9)
+
+
+@pytest.mark.parametrize(("law", "ambient"), [(UniformSphere(1.5), 4), (UniformBall(1.5), 6)])
+def test_caps_are_those_of_the_sphere_whose_shadow_the_law_is(law, ambient: int) -> None:
+    share, distance = torch.tensor([0.3], dtype=torch.float64), torch.tensor([0.4], dtype=torch.float64)
+    found = float(isoperimetry_file._spread(law, 4)(share, distance))
+    with mpmath.workdps(30):
+        cap = lambda angle: mpmath.betainc((ambient - 1) / 2, 0.5, 0, mpmath.sin(angle) ** 2, regularized=True) / 2
+        start = mpmath.findroot(lambda angle: cap(angle) - 0.3, 1.3)
+        truth = cap(start - 2 * mpmath.asin(mpmath.mpf(0.4) / 3))
+    assert truth <= found <= (1 + 1e-6) * truth
