@@ -167,7 +167,7 @@ def test_along_a_linear_network_everything_is_constant():
 
 
 def test_networks_are_measured_on_what_they_get_right():
-    x, labels = paths.tested()
+    x, labels = paths.held_out_digits()
     found = networks.measure(embedded("mlp"), x[80:120], labels[80:120], 0)
     assert found["accuracy"] == 0.9 and found["examples"] == 36 == len(found["attacked radii"])
     assert found["radius"] == pytest.approx(sum(found["attacked radii"]) / 36) and min(found["attacked radii"]) > 0

@@ -15,7 +15,7 @@ from brittle.randomness import fold
 from brittle.region import Ball
 from brittle.sources.assets import mnist
 from brittle.sources.embedded import embedded
-from brittle.studies._compression_paths import tested
+from brittle.studies._compression_paths import held_out_digits
 from brittle.studies._compression_relu import network
 from brittle.studies._medians import Middle, mean_of, median_of
 from brittle.studies._parts import Part, curve, shown, verdict
@@ -34,7 +34,7 @@ MNIST_KINDS = {  # name: loss, penalties, epochs
 
 def embedded_network(name: str, examples: int, seed: int) -> dict:
     """What :func:`measure` says of an embedded network on the first test digits."""
-    x, labels = tested()
+    x, labels = held_out_digits()
     return measure(embedded(name), x[:examples], labels[:examples], seed)
 
 

@@ -74,7 +74,7 @@ def path_identity(name: str, pairs: int, midpoints: int) -> dict[str, list[float
     and quartiles over the pairs at every midpoint; the margin in units of the one at the start.
     """
     module = embedded(name)
-    x, other, own, rival = nearest_pairs(module, *tested(), pairs)
+    x, other, own, rival = nearest_pairs(module, *held_out_digits(), pairs)
     found = along(module.double(), x.double(), other.double(), own, rival, midpoints)
     g = lambda p: (module(p.double()).gather(1, own[:, None]) - module(p.double()).gather(1, rival[:, None]))[
         :, 0
@@ -90,7 +90,7 @@ def path_identity(name: str, pairs: int, midpoints: int) -> dict[str, list[float
     }
 
 
-def tested() -> tuple[Tensor, Tensor]:
+def held_out_digits() -> tuple[Tensor, Tensor]:
     """The 500 test digits: x (500, 64) and labels."""
     x, labels = digits("test")
     return torch.as_tensor(x), labels
