@@ -20,6 +20,7 @@ from brittle.noise.one_layer import one_layer
 from brittle.noise.probabilistic_crown import probabilistic_crown
 from brittle.problem import Problem
 from brittle.questions import tolerated_noise as question
+from brittle.questions.probability import probability
 from brittle.spec import TopK
 from brittle.stats import binomial_lower, binomial_upper
 
@@ -196,6 +197,7 @@ def test_scales_that_were_chosen_by_draws_are_judged_by_others(monkeypatch) -> N
     def watched(some, laws, **options):
         if options.get("ends") == "lower" and "level" in options:
             seeds.setdefault(laws["x"].sigma, set()).add(options["seed"])
+            assert options["level"] == 1 - (1 - 0.95) / question.STEPS  # one share of the error for every visit
         return real(some, laws, **options)
 
     monkeypatch.setattr(question, "probability", watched)
@@ -331,3 +333,9 @@ def test_caps_are_those_of_the_sphere_whose_shadow_the_law_is(law, ambient: int)
         start = mpmath.findroot(lambda angle: cap(angle) - 0.3, 1.3)
         truth = cap(start - 2 * mpmath.asin(mpmath.mpf(0.4) / 3))
     assert truth <= found <= (1 + 1e-6) * truth
+
+
+def test_all_ends_from_draws_hold_together_at_the_level_asked_for() -> None:
+    methods = ["monte_carlo", "isoperimetry", "envelope"]
+    answer = probability(at(linear([1.0]), 3.0), Gaussian(1.0), estimators=methods, draws=200, level=0.9)
+    assert len(answer.parts) == 3 and answer.confidence == pytest.approx(0.9, abs=1e-12)
