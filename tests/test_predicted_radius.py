@@ -1,7 +1,6 @@
 """The check against the attack-free prediction fires on a weak attack and stays silent on healthy networks."""
 
 from dataclasses import replace
-from functools import partial
 from math import inf
 
 import pytest
