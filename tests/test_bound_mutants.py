@@ -17,7 +17,7 @@ CLEAN = {
     "support": norms.support,
     "intercepts": planes.intercepts,
     "planes": planes.planes,
-    "_transposed": relaxation._transposed,
+    "transposed": relaxation.transposed,
     "_pool_extreme": planes._pool_extreme,
     "intersect": backward.intersect,
     "image": intervals.image,
@@ -43,7 +43,7 @@ def swapped_slopes(state, node, lower_slope=None, upper_slope=None):
 
 
 def dropped_path(state, node, rows, moving):
-    pulled = CLEAN["_transposed"](state, node, rows, moving)
+    pulled = CLEAN["transposed"](state, node, rows, moving)
     return dict(list(pulled.items())[:1])
 
 
@@ -88,7 +88,7 @@ MUTANTS: dict[str, tuple[object, str, object, Callable[[], None]]] = {
         planes, "intercepts", no_touching_points, lambda: test_relaxation.test_planes_enclose_and_touch_for_any_slope("tanh"),
     ),
     "slopes swapped": (crown_file, "planes", swapped_slopes, lambda: bound_laws.below_brute_force(crown)),
-    "residual path dropped": (relaxation, "_transposed", dropped_path, lambda: bound_laws.clean_at_radius_zero(crown)),
+    "residual path dropped": (relaxation, "transposed", dropped_path, lambda: bound_laws.clean_at_radius_zero(crown)),
     "pooling offset x 0.9": (planes, "_pool_extreme", pool_offset, test_relaxation.test_max_pooling_planes_enclose_and_touch),
     "intermediate bound too tight": (backward, "intersect", too_eager, lambda: bound_laws.below_brute_force(crown)),
     "interval of an activation halved": (intervals, "image", ends_swapped, lambda: bound_laws.below_brute_force(ibp)),

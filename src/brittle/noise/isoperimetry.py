@@ -111,8 +111,9 @@ def isoperimetry(
             spread = _spread(given, question.inputs[law.leaf][0].numel())
             graph = graph_of(question)
             backward.check(graph, [], max_units, "raise max_units, or rely on covering")
-            size = max(1, _walls.ENTRIES // (4 * len(budgets) * backward.entries(graph)))
-            for at in torch.arange(count).split(size):
+            # one example at a time: units that are unstable for any example of a batch share tensors, and the search for good weights
+            # would depend on its neighbours (every answer a valid bound, but not the same one)
+            for at in torch.arange(count).split(1):
                 some = question.take(at)
                 seen = _quantiles(some, law.leaf, given, seed, draws, ranks, error)
                 upper[at], slopes[at] = _bounds(some, law.take(at), given, spread, budgets, seen)
