@@ -133,3 +133,25 @@ def _counts(failures: Tensor, draws: int | Tensor) -> tuple[Tensor, Tensor]:
     if not bool(((k >= 0) & (k <= n)).all()):
         raise InputError("failures", "counts between 0 and the number of draws", k.tolist()[:5], "correct the counts")
     return k, n
+
+
+def median_interval(values: Tensor, level: float = 0.95) -> tuple[float, float]:
+    """Two order statistics that hold the median of the population with probability at least ``level``, whatever its distribution.
+
+    ``[v_(k), v_(n+1-k)]`` misses with probability ``2 P(Binomial(n, 1/2) < k)``; k is the largest that is rare enough. Too few values (fewer than
+    six at 0.95) give the smallest and the largest, which cover less. NaN are left out; of nothing both ends are NaN.
+
+    >>> median_interval(torch.arange(1.0, 21.0))
+    (6.0, 15.0)
+    """
+    from math import comb
+
+    found = values[~values.isnan()].sort().values
+    n = len(found)
+    if not n:
+        return float("nan"), float("nan")
+    below = lambda k: sum(comb(n, j) for j in range(k)) / 2**n
+    k = 1
+    while 2 * (k + 1) <= n + 1 and 1 - 2 * below(k + 1) >= level:
+        k += 1
+    return float(found[k - 1]), float(found[n - k])

@@ -15,6 +15,7 @@ from brittle.region import Ball
 from brittle.reinitialised import reinitialised
 from brittle.results import Bracket, Finding
 from brittle.spec import margin
+from brittle.stats import median_interval
 from brittle.subspace import Subspace
 
 ABOUT = About(
@@ -245,8 +246,9 @@ def _sentence(columns: dict, subspace: Subspace) -> str:
     if subspace.codimension == 0:
         return "The subspace is the whole space: nothing is off it."
     share, gain = columns["share"].nanmedian(), columns["removable_gain"].nanmedian()
+    low, high = median_interval(columns["share"])
     initial = f", at initialisation {float(columns['share_at_init'][0]):.0%}" if "share_at_init" in columns else ""
     return (
-        f"A median {float(share):.0%} of the margin gradient's energy points off the {subspace.dimension}-dimensional subspace "
+        f"A median {float(share):.0%} (95 % interval {low:.0%} to {high:.0%}) of the margin gradient's energy points off the {subspace.dimension}-dimensional subspace "
         f"(by chance {subspace.chance:.0%}{initial}). Fixing this can make the network at most {float(gain) - 1:.0%} more robust in l2."
     )
