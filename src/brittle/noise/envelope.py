@@ -73,7 +73,8 @@ def envelope(
     Half the draws use the half-spaces of ``probabilistic_crown``, for both ends; the other half those through the design points of
     importance sampling, for the lower end, which needs no cover: it is within a small factor of p where these are found.
 
-    Guarantee: "statistical": finite-sample limits for each example on its own, at any p. Failures are judged in float64.
+    Guarantee: "statistical": finite-sample limits for each example on its own, at any p. Failures are judged in float64. With a nearly singular
+    covariance the probabilities of the half-spaces can be 1e-5 too large, relative: far below the limits' own width, but not bounded.
 
     problem   its region is not looked at, and may be absent
     laws      one unclipped law on one input leaf: Gaussian, or UniformSphere with p = 2

@@ -18,7 +18,7 @@ from brittle.problem import Problem
 from brittle.results import Bracket, Cost, Ends
 
 ABOUT = About(
-    promise="the failure probability under Gaussian weight noise in one layer is at most this number, proved in float64 with outward rounding",
+    promise="the failure probability under Gaussian weight noise in one layer is at most this number, proved but for the rounding of the layer's input, which is widened by 1e-9 and not bounded",
     reference="the identity is exact; then as probabilistic_crown on the network behind the layer",
     answers="probability",
     leaves=("parameter",),
@@ -29,7 +29,7 @@ ABOUT = About(
 SHIFT = "preactivation_shift"
 ROUNDED = (
     1 + 1e-9
-)  # the layer's input comes out of a float64 forward pass; deviations are widened by far more than it can be off
+)  # the layer's input comes out of a float64 forward pass: widened by far more than it is usually off, though pure cancellation can exceed it (folklore)
 LEAST = 1e-100  # where the layer's input is 0: half-spaces around the clean point gain by noise
 
 
@@ -42,7 +42,8 @@ def one_layer(
     ``sum_i s_oi^2 h_i^2 + t_o^2``, independently for every o, since h is before the noise and has one value for each example. So the question is the
     same as that of Gaussian noise on as many numbers as the layer has outputs, which ``probabilistic_crown`` answers.
 
-    Guarantee: as of ``probabilistic_crown``; the deviations are computed in float64 and widened by 1e-9.
+    Guarantee: as of ``probabilistic_crown``; the deviations are computed in float64 and widened by 1e-9, which is no bound of their rounding: a layer
+    input that is nothing but cancellation can be off by more. Where the layer reads the network's input itself nothing is rounded before it.
 
     problem   its region is not looked at, and may be absent
     laws      unclipped Gaussians without a covariance matrix on the weight, the bias, or both, of one ``torch.nn.Linear`` that is used once, on vectors
