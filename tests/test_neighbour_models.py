@@ -45,7 +45,7 @@ def test_attacks_on_spiking_networks_stay_above_the_certificate_and_meet_it_wher
     exact = Spiking((1, 1, 1), 2, g).eval()
     x = torch.rand(5, 1, generator=g, dtype=torch.float64)
     labels = exact(x).argmax(1)
-    found = bt.radius(bt.Problem(exact, x, labels, bt.Ball(inf, 1.0)), ends="upper", effort="quick")
+    found = bt.radius(bt.Problem(exact, x, labels, bt.Ball(inf, 1.0)), ends="upper", effort="standard")
     torch.testing.assert_close(found.upper, exact.certified(x, labels), rtol=1e-6, atol=0)
 
 
