@@ -38,7 +38,7 @@ def random_direction(problem, *, seed=0, start=None):
 def test_healthy_networks_raise_no_doubt(name, p):
     problem = question(name, p)
     found = predicted_radius(problem, bt.radius(problem, ends="upper", effort="quick", attacks=["hlrf"]))
-    assert found.consequence in ("none", "note") and found.doubt is None, found.value
+    assert found.consequence == "none" if name != "gru" else found.consequence in ("none", "note"), found.value
 
 
 @pytest.mark.slow
@@ -47,7 +47,7 @@ def test_healthy_networks_raise_no_doubt(name, p):
 @pytest.mark.parametrize("name", ["mlp", "hardened", "cnn", "gru"])
 def test_healthy_networks_raise_no_doubt_at_any_effort(name, p, effort):
     problem = question(name, p, 64)
-    assert predicted_radius(problem, bt.radius(problem, ends="upper", effort=effort)).doubt is None
+    assert predicted_radius(problem, bt.radius(problem, ends="upper", effort=effort)).consequence in ("none", "note")
 
 
 @pytest.mark.parametrize("p", [2, inf])
@@ -65,7 +65,8 @@ def test_the_factor_and_the_share_decide():
         bracket, upper=bracket.upper * torch.where(torch.arange(32) < count, factor, 1.0).double()
     )
     assert predicted_radius(problem, stretched(1.2, 32)).consequence == "none"
-    assert predicted_radius(problem, stretched(1.9, 3)).consequence == "note"
+    few = predicted_radius(problem, stretched(1.9, 3))
+    assert few.consequence == "note" and "rows 0, 1, 2 lie" in few.doubt  # every example beyond the factor is a doubt
     assert predicted_radius(problem, stretched(1.9, 12)).consequence == "warn"
     assert predicted_radius(problem, stretched(inf, 12)).consequence == "warn"
 

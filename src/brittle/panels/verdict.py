@@ -118,12 +118,14 @@ def probability_sentence(found: Answers, one: str, level: float) -> str:
 
 def doubts(run, model: str) -> list[str]:
     """Every reason not to believe a number of this model, gravest first."""
-    order = {"stop": 0, "invalid": 1, "warn": 2}
-    failed = [c for c in run.checks.get(model, []) if c.get("consequence") in order]
-    found = [
-        str(c.get("doubt") or c.get("note") or c.get("title"))
-        for c in sorted(failed, key=lambda c: order[c["consequence"]])
-    ]
+    order = {
+        "stop": 0,
+        "invalid": 1,
+        "warn": 2,
+    }  # a note comes last, and only where it raises a doubt about single examples
+    rank = lambda check: order.get(check.get("consequence"), 3)
+    failed = [c for c in run.checks.get(model, []) if rank(c) < 3 or c.get("doubt")]
+    found = [str(c.get("doubt") or c.get("note") or c.get("title")) for c in sorted(failed, key=rank)]
     missing = [part for part in run.missing if part.rpartition("-")[0] == model]
     if missing:
         found.insert(
