@@ -68,7 +68,7 @@ def predicted_radius(problem: Problem, bracket: Bracket, *, seed: int = 0) -> Fi
     rows = known.nonzero()[:, 0][ratio > FACTOR].tolist()
     which = ", ".join(map(str, rows[:NAMED])) + (f" and {beyond - NAMED} more" if beyond > NAMED else "")
     doubt = (
-        f"The upper ends of {'rows' if beyond > 1 else 'row'} {which} lie more than {FACTOR} times above what gradients along the way to "
-        "another class predict, so they may be loose; attack these examples with more restarts, or believe the median and not them."
+        f"The attacked radius of {'rows' if beyond > 1 else 'row'} {which} is more than {FACTOR} times what gradients along the way to "
+        "another class predict, so these upper ends may be loose; attack those examples with more restarts."
     )
     return failed(name, TITLE, "note", note, doubt, value=value, threshold=threshold)
