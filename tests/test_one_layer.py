@@ -158,3 +158,16 @@ def test_a_misclassified_example_says_so():
     assert one_layer(bt.Problem(module, x, torch.tensor([wrong])), {"weight": bt.Gaussian(0.01)}).status == (
         "misclassified",
     )
+
+
+def test_a_layer_input_that_is_cancellation_is_enclosed():
+    """The forward pass reads 1e17 + 1 - 1e17 as 0; the real input of the second layer is 1, and so is the failing probability."""
+    module = nn.Sequential(nn.Linear(3, 1, bias=False), nn.Linear(1, 1)).double()
+    with torch.no_grad():
+        module[0].weight.copy_(torch.tensor([[1e17, 1.0, -1e17]]))
+        module[1].weight.fill_(0.0)
+        module[1].bias.fill_(1.0)
+    x = torch.ones(1, 3, dtype=torch.float64)
+    assert float(module[0](x).detach()) == 0  # if this ever fails, the case stands no longer where it should
+    answer = one_layer(bt.Problem(module, x, torch.tensor([1])), {"1.weight": bt.Gaussian(0.5)})
+    assert float(answer.upper) >= 0.022750  # Phi(-1 / 0.5)

@@ -6,10 +6,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from brittle import meter
+from brittle import intervals, meter
 from brittle.about import About
 from brittle.errors import NotCertified
 from brittle.graph import Ref, graph_of
+from brittle.intervals import gamma
 from brittle.laws import Gaussian, Law
 from brittle.network import copied
 from brittle.noise._moving import check_level, moving
@@ -18,7 +19,7 @@ from brittle.problem import Problem
 from brittle.results import Bracket, Cost, Ends
 
 ABOUT = About(
-    promise="the failure probability under Gaussian weight noise in one layer is at most this number, proved but for the rounding of the layer's input, which is widened by 1e-9 and not bounded",
+    promise="the failure probability under Gaussian weight noise in one layer is at most this number, proved",
     reference="the identity is exact; then as probabilistic_crown on the network behind the layer",
     answers="probability",
     leaves=("parameter",),
@@ -27,9 +28,6 @@ ABOUT = About(
     effort="standard",
 )
 SHIFT = "preactivation_shift"
-ROUNDED = (
-    1 + 1e-9
-)  # the layer's input comes out of a float64 forward pass: widened by far more than it is usually off, though pure cancellation can exceed it (folklore)
 LEAST = 1e-100  # where the layer's input is 0: half-spaces around the clean point gain by noise
 
 
@@ -42,8 +40,8 @@ def one_layer(
     ``sum_i s_oi^2 h_i^2 + t_o^2``, independently for every o, since h is before the noise and has one value for each example. So the question is the
     same as that of Gaussian noise on as many numbers as the layer has outputs, which ``probabilistic_crown`` answers.
 
-    Guarantee: as of ``probabilistic_crown``; the deviations are computed in float64 and widened by 1e-9, which is no bound of their rounding: a layer
-    input that is nothing but cancellation can be off by more. Where the layer reads the network's input itself nothing is rounded before it.
+    Guarantee: as of ``probabilistic_crown``. The layer's input is enclosed by interval propagation of the clean point, in float64 rounded
+    outwards, and its largest absolute values give the deviations, rounded up.
 
     problem   its region is not looked at, and may be absent
     laws      unclipped Gaussians without a covariance matrix on the weight, the bias, or both, of one ``torch.nn.Linear`` that is used once, on vectors
@@ -98,7 +96,7 @@ class _Shifted(nn.Module):
 
 def _behind(problem: Problem, laws: Mapping[str, Law]) -> tuple[Problem, Tensor]:
     """The question about noise of the layer's output, and the deviations (N, outputs) of that noise."""
-    layer, scales = _layer(problem, laws)
+    layer, source, scales = _layer(problem, laws)
     double = problem.network.double
     assert isinstance(double, nn.Module)
     single = isinstance(problem.x, Tensor)
@@ -115,15 +113,27 @@ def _behind(problem: Problem, laws: Mapping[str, Law]) -> tuple[Problem, Tensor]
     variance = torch.zeros_like(values[SHIFT])
     if "weight" in scales:
         spread = torch.as_tensor(scales["weight"], dtype=torch.float64, device=variance.device)
-        variance = variance + given[0].square() @ spread.square().expand(linear.weight.shape).T
+        variance = variance + _largest(problem, source).square() @ spread.square().expand(linear.weight.shape).T
     if "bias" in scales:
         variance = variance + torch.as_tensor(scales["bias"], dtype=torch.float64, device=variance.device).square()
     behind = Problem(shifted, values, problem.labels, None, problem.spec, problem.index)
-    return behind, (variance.sqrt().cpu() * ROUNDED).clamp_min(LEAST)
+    up = 1 + gamma(linear.in_features + 2)  # positive terms: every rounding is relative to the sum
+    return behind, (variance.sqrt().cpu() * up).clamp_min(LEAST)
 
 
-def _layer(problem: Problem, laws: Mapping[str, Law]) -> tuple[str, dict[str, float | Tensor]]:
-    """The name of the one layer that moves, and the deviations of the noise on its parts."""
+def _largest(problem: Problem, source: str) -> Tensor:
+    """(N, inputs): the largest absolute values that the layer's input can have at the clean point, rounding included."""
+    still = replace(problem, region={})
+    state = intervals.start(still, graph_of(still))
+    intervals.propagate(state, {source})
+    meter.count(forward=3 * len(problem))
+    if source in state.constants:
+        return state.constants[source].abs().expand(len(problem), -1)
+    return state.largest(source)
+
+
+def _layer(problem: Problem, laws: Mapping[str, Law]) -> tuple[str, str, dict[str, float | Tensor]]:
+    """The name of the one layer that moves, the node that it reads, and the deviations of the noise on its parts."""
     inputs = [leaf for leaf in laws if problem.parameter_name(leaf) is None]
     if inputs:
         raise NotCertified(f"noise on input {inputs[0]}: this bound takes the parameters of one layer")
@@ -138,15 +148,15 @@ def _layer(problem: Problem, laws: Mapping[str, Law]) -> tuple[str, dict[str, fl
         users = [n for n in graph.nodes if node in n.sources]
         if len(users) != 1 or users[0].op != "linear" or users[0].arguments.get(part) != Ref(str(node)):
             raise NotCertified(f"parameter {parameter} is not the weight or bias of just one linear operation")
-        layers.add(layer)
+        layers.add((layer, users[0].arguments["input"].name))  # type: ignore[union-attr]
         scales[part] = law.sigma
     module = problem.network.double
     if len(layers) != 1 or not isinstance(module, nn.Module):
         raise NotCertified("noise on several layers at once: this bound takes one")
-    (layer,) = layers
+    ((layer, source),) = layers
     if type(module.get_submodule(layer)) is not nn.Linear:
         raise NotCertified(f"layer {layer!r} is no torch.nn.Linear")
-    return layer, scales
+    return layer, source, scales
 
 
 def _law(deviation: Tensor) -> Gaussian:
