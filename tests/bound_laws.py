@@ -182,6 +182,20 @@ def weights_and_inputs_at_corners(bound: Bound) -> None:
     assert torch.isclose(row, truth, atol=1e-9)
 
 
+def weights_of_two_layers_at_corners(bound: Bound) -> None:
+    """relu(w x + b) between two layers that all move, all values positive: multilinear, attained at a corner where the unit is active."""
+    module = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 2))
+    with torch.no_grad():
+        for tensor, value in zip(module.parameters(), ([[3.0]], [0.5], [[-1.0], [1.0]], [9.0, 0.0]), strict=True):
+            tensor.copy_(torch.tensor(value))
+    x, e = torch.tensor([[1.0]]), 0.25
+    names = ("x", "0.weight", "0.bias", "2.weight", "2.bias")
+    row = bound(Problem(module, x, torch.tensor([0]), {name: Ball(inf, e) for name in names})).rows[0, 0]
+    truth = 9.0 - 2 * e - (2.0 + 2 * e) * ((3.0 + e) * (1.0 + e) + 0.5 + e)
+    assert row <= truth
+    assert torch.isclose(row, torch.tensor(truth, dtype=torch.float64), atol=1e-9)
+
+
 INPUT_LAWS = (
     sound_in_rationals, clean_at_radius_zero, below_brute_force, falls_with_radius, examples_are_independent,
 )  # fmt: skip

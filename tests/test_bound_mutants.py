@@ -21,7 +21,7 @@ CLEAN = {
     "_pool_extreme": planes._pool_extreme,
     "intersect": backward.intersect,
     "image": intervals.image,
-    "_parameter_part": intervals._parameter_part,
+    "parameter_part": intervals.parameter_part,
     "inner": relaxation.inner,
 }
 crown = lambda problem: crown_file.crown(problem)
@@ -64,7 +64,7 @@ def first_order_only(state, node, name):
     shrunk = intervals.State(state.graph, state.count, state.constants, state.wobble, known=state.known)
     middle = {k: (state.low[k] + state.high[k]) / 2 for k in state.low}
     shrunk.low, shrunk.high = middle, middle
-    return CLEAN["_parameter_part"](shrunk, node, name)
+    return CLEAN["parameter_part"](shrunk, node, name)
 
 
 def without_range(a, p, radius, down=None, up=None):
@@ -93,7 +93,7 @@ MUTANTS: dict[str, tuple[object, str, object, Callable[[], None]]] = {
     "intermediate bound too tight": (backward, "intersect", too_eager, lambda: bound_laws.below_brute_force(crown)),
     "interval of an activation halved": (intervals, "image", ends_swapped, lambda: bound_laws.below_brute_force(ibp)),
     "second-order term missing": (
-        intervals, "_parameter_part", first_order_only, lambda: bound_laws.weights_and_inputs_at_corners(ibp),
+        intervals, "parameter_part", first_order_only, lambda: bound_laws.weights_of_two_layers_at_corners(ibp),
     ),
     "range missing": (norms, "support", without_range, lambda: bound_laws.exact_on_affine(crown, (1, 2, inf))),
     "support x 0.999": (norms, "support", too_small, lambda: test_support.test_without_a_range_it_is_the_dual_norm(2)),

@@ -67,25 +67,29 @@ def test_ibp_is_exact_on_affine_networks_in_the_largest_norm() -> None:
 @pytest.mark.parametrize("bound", [b for b in BOUNDS if "parameter" in b.about.leaves], ids=lambda bound: bound.name)
 def test_weights_move(bound) -> None:
     bound_laws.weights_and_inputs_at_corners(bound)
+    bound_laws.weights_of_two_layers_at_corners(bound)
 
 
+@pytest.mark.parametrize("bound", [ibp, crown])
 @pytest.mark.parametrize("case", ["mlp", "cnn", "residual"])
-def test_weights_and_inputs_of_deep_networks_against_samples(case) -> None:
+def test_weights_and_inputs_of_deep_networks_against_samples(case, bound) -> None:
     problem = problem_of(case)
     name = next(n for n in problem.network.parameters() if n.endswith("weight") and "1.weight" != n)
     bias = next(n for n in problem.network.parameters() if n.endswith("bias") and "1.bias" != n)
     region = {"x": Ball(inf, 0.02, 0, 1), name: Ball(2, 0.01), bias: Ball(inf, 0.01)}
     moving = problem.within(region)
-    rows, double = ibp(moving).rows, moving.double()
-    assert (rows < ibp(problem.within({"x": region["x"]})).rows).all()
+    rows, double = bound(moving).rows, moving.double()
+    assert (rows < bound(problem.within({"x": region["x"]})).rows).all()
     for _ in range(10):
         point = {leaf: value.double() + 0.05 * torch.randn(value.shape) for leaf, value in moving.centre.items()}
         assert (double.rows(double.project(point)) >= rows).all()
 
 
-def test_a_weight_ball_of_one_batch_scales_per_example() -> None:
+@pytest.mark.parametrize("bound", [ibp, crown])
+def test_a_weight_ball_of_one_batch_scales_per_example(bound) -> None:
+    """Only the last layer moves: the drop is exactly ``2 eps |h|_1``."""
     problem = problem_of("mlp").within({"4.weight": Ball(inf, 0.01)}).scaled(torch.linspace(0, 1, 6))
-    rows = ibp(problem).rows
+    rows = bound(problem).rows
     hidden = problem.network.double[:4](problem.x.double())
     drop = 2 * 0.01 * torch.linspace(0, 1, 6, dtype=torch.float64) * hidden.abs().sum(1)
     assert torch.allclose(rows, problem.double().rows() - drop[:, None], atol=1e-9)
@@ -159,16 +163,14 @@ def test_what_is_out_of_reach_says_so() -> None:
         for bound in (ibp, crown):
             with pytest.raises(NotCertified, match=reason):
                 bound(Problem(module, x, labels, ball))
-    problem = Problem(nn.Linear(4, 3), x, labels, {"weight": Ball(inf, 0.1)})
-    with pytest.raises(NotCertified, match="parameter leaf weight moves: use ibp"):
-        crown(problem)
     with pytest.raises(NotCertified, match="max_units"):
         crown(problem_of("mlp"), max_units=20)
     with pytest.raises(InputError, match="lower_slope"):
         crown(problem_of("mlp"), lower_slope="steep")
     norm = Problem(nn.Sequential(nn.BatchNorm1d(4)), x, labels, {"0.weight": Ball(inf, 0.1)})
-    with pytest.raises(NotCertified, match="0.weight moves inside operation batch_norm"):
-        ibp(norm)
+    for bound in (ibp, crown):
+        with pytest.raises(NotCertified, match="0.weight moves inside operation batch_norm"):
+            bound(norm)
 
 
 def test_an_unbounded_region_proves_nothing_and_says_so() -> None:

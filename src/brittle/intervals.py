@@ -16,6 +16,7 @@ from brittle import norms, ops
 from brittle.errors import NotCertified
 from brittle.graph import Graph, Node, Ref
 from brittle.problem import Problem
+from brittle.rooms import Room, enclosing, room
 
 UNIT = 2.0**-53  # one rounding of float64, relative
 TINY = 2.0**-960  # absolute: far above what underflow can lose in any sum here
@@ -32,17 +33,18 @@ class State:
 
     low, high   (N, *shape) for every node that varies
     constants   values of the nodes that do not
-    wobble      moving parameters: node name -> (N, *shape) how far each entry may lie from its stored value
+    wobble      moving parameters: node name -> how far they may lie from their stored values
     """
 
     graph: Graph
     count: int
     constants: dict[str, Tensor]
-    wobble: dict[str, Tensor] = field(default_factory=dict)
+    wobble: dict[str, Room] = field(default_factory=dict)
     low: dict[str, Tensor] = field(default_factory=dict)
     high: dict[str, Tensor] = field(default_factory=dict)
     known: dict[str, Node] = field(default_factory=dict)
     magnitudes: dict[str, Tensor] = field(default_factory=dict)
+    reaches: dict[str, Tensor] = field(default_factory=dict)
 
     def largest(self, name: str) -> Tensor:
         """The largest absolute value over the region, (N, *shape)."""
@@ -72,8 +74,10 @@ def start(problem: Problem, graph: Graph) -> State:
         parameter = problem.parameter_name(leaf)
         if parameter is not None and parameter in graph.parameters:
             name = graph.parameters[parameter]
-            low, high = box(problem, leaf)
-            state.wobble[name] = _up(torch.maximum(high - constants[name], constants[name] - low)) * (low < high)
+            ball = problem.region[leaf]
+            radius = norms.proof_radius(ball.p, problem.radius(leaf)).to(device)
+            if bool((radius > 0).any()):
+                state.wobble[name] = room(ball, constants[name], radius)
     _check_parameters(state)
     return state
 
@@ -85,14 +89,7 @@ def box(problem: Problem, leaf: str) -> tuple[Tensor, Tensor]:
         wide = value.detach().double() if value.is_floating_point() else value
         return wide, wide
     ball, centre = problem.region[leaf], problem.centre[leaf].detach().double()
-    radius = norms.spread(norms.proof_radius(ball.p, problem.radius(leaf)).to(centre.device), centre)
-    if ball.p == 0:
-        radius = torch.where(radius >= 1, inf, 0.0).expand_as(centre)
-    low, high = ball.exact_range(centre)
-    still = radius == 0
-    lower = torch.where(still, centre, torch.maximum(_down(centre - radius), low))
-    upper = torch.where(still, centre, torch.minimum(_up(centre + radius), high))
-    return lower, upper
+    return enclosing(ball, centre, norms.proof_radius(ball.p, problem.radius(leaf)).to(centre.device))
 
 
 def propagate(state: State, kept: Collection[str]) -> None:
@@ -107,6 +104,7 @@ def propagate(state: State, kept: Collection[str]) -> None:
         forward(state, node)
         if node.name not in kept:
             state.magnitudes.pop(node.name, None)
+            state.reaches.pop(node.name, None)
         for name in (*node.sources, node.name):
             if name not in kept and last.get(name, node.name) == node.name:
                 state.low.pop(name, None)
@@ -157,8 +155,12 @@ def magnitude(state: State, node: Node) -> Tensor:
 
 def uncertainty(state: State, node: Node) -> Tensor | None:
     """How far moving parameters can carry an affine node: ``|dW| max|h| + |db|``, the second-order term included."""
-    parts = [_parameter_part(state, node, name) for name in dict.fromkeys(node.sources) if name in state.wobble]
-    return sum(parts[1:], parts[0]) * (1 + gamma(state.terms(node))) + TINY if parts else None
+    if node.name not in state.reaches:
+        parts = [parameter_part(state, node, name) for name in dict.fromkeys(node.sources) if name in state.wobble]
+        if not parts:
+            return None
+        state.reaches[node.name] = sum(parts[1:], parts[0]) * (1 + gamma(state.terms(node))) + TINY
+    return state.reaches[node.name]
 
 
 def _affine(state: State, node: Node) -> tuple[Tensor, Tensor]:
@@ -178,19 +180,42 @@ def _affine(state: State, node: Node) -> tuple[Tensor, Tensor]:
     return _down(middle - reach), _up(middle + reach)
 
 
-def _parameter_part(state: State, node: Node, name: str) -> Tensor:
-    row, wobble = ops.AFFINE[node.op], state.wobble[name]
-    added = all(
-        key in row.added for key, value in node.arguments.items() if isinstance(value, Ref) and value.name == name
-    )
-    moving = state.moving(node)
-    sizes = {m: torch.zeros_like(state.low[m]) if added else state.largest(m) for m in moving}
+def parameter_part(state: State, node: Node, name: str) -> Tensor:
+    """What one moving parameter can change in an affine node: the dual norm of the largest values that it multiplies."""
+    here = state.wobble[name]
+    moving, pattern = state.moving(node), here.pattern.expand(-1, *state.constants[name].shape)
+    scale = here.scale.reshape(-1, *[1] * len(node.shape))
+    if adds(node, name):
+        sizes = {m: torch.zeros_like(state.low[m]) for m in moving}
+        return scale * _changed(state, node, name, sizes, pattern)
+    sizes = {m: state.largest(m) for m in moving}
+    box = scale * _changed(state, node, name, sizes, pattern)
+    if here.p == 2:
+        square = _changed(state, node, name, {m: v.square() for m, v in sizes.items()}, pattern.square())
+        return torch.minimum(box, scale * (square.sqrt() + state.terms(node) * 2.0**-510))
+    if here.p == 1:
+        flat = [v.flatten(1).amax(1) for v in sizes.values()]
+        return torch.minimum(box, scale * norms.spread(flat[0] * pattern.amax(), box))
+    return box
+
+
+def adds(node: Node, name: str) -> bool:
+    """Whether a parameter is added in an affine node, and not multiplied with what varies."""
+    added = ops.AFFINE[node.op].added
+    return all(k in added for k, value in node.arguments.items() if isinstance(value, Ref) and value.name == name)
+
+
+def _changed(state: State, node: Node, name: str, sizes: dict[str, Tensor], pattern: Tensor) -> Tensor:
+    moving = list(sizes)
+    if len(pattern) == 1:
+        values = {**state.constants, **sizes, name: pattern[0]}
+        return ops.evaluate_absolute(node, values, state.count, [*moving, name], offset=False)
 
     def one(sizes: dict[str, Tensor], change: Tensor) -> Tensor:
         values = {**state.constants, **{m: v[None] for m, v in sizes.items()}, name: change}
         return ops.evaluate_absolute(node, values, 1, [*moving, name], offset=False)[0]
 
-    return torch.vmap(one)(sizes, wobble.expand(state.count, *state.constants[name].shape))
+    return torch.vmap(one)(sizes, pattern)
 
 
 def _check_parameters(state: State) -> None:

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from brittle import ops
+from brittle.folding import fold
 from brittle.graph import Graph, Node
 from brittle.intervals import TINY, UNIT, State, gamma, magnitude, uncertainty
 from brittle.planes import Planes, windows
+from brittle.transposes import inner, transpose
 
 PIECE = 2**19  # entries of a block of pulled-back rows: a few MB, so that a block stays in the cache (measured)
 
@@ -79,14 +81,6 @@ def read_by_pull_back(graph: Graph, node: str, frontier: frozenset[str]) -> froz
     return frozenset(read)
 
 
-def inner(rows: Tensor, vector: Tensor) -> Tensor:
-    """``<row, vector>`` per row and example: (R, N or 1, ...) with (N, ...) -> (R, N)."""
-    flat, other = rows.flatten(2), vector.flatten(1)
-    if flat.shape[1] == 1 and len(other) > 1:
-        return flat[:, 0] @ other.T
-    return torch.einsum("rnd,nd->rn", flat, other)
-
-
 def _through_affine(state: State, node: Node, rows: Tensor, arrived: int) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     moving = state.moving(node)
     zero = torch.zeros((), dtype=rows.dtype, device=rows.device)
@@ -103,10 +97,12 @@ def _through_affine(state: State, node: Node, rows: Tensor, arrived: int) -> tup
     offset = inner(rows, bias.expand(state.count, *bias.shape[1:])) if bool((bias != 0).any()) else zero
     # outputs per input can exceed inputs per output: the transposed sum has at most numel(outputs) terms, as has <row, bias>
     depth = max(terms, prod(node.shape)) + len(state.graph.nodes)
-    loss = (gamma(depth) + 2 * UNIT * arrived) * magnitude(state, node)
-    extra = uncertainty(state, node)
-    loss = loss if extra is None else loss * (1 + extra / magnitude(state, node)) + extra * (1 + gamma(depth))
-    return pulled, offset, inner(rows.abs(), loss)
+    size, moved = magnitude(state, node), uncertainty(state, node)
+    if moved is not None:
+        added, taken = fold(state, node, rows, arrived)
+        pulled = {name: form + added[name] if name in added else form for name, form in pulled.items()}
+        offset, size = offset + taken, size + 4 * moved
+    return pulled, offset, inner(rows.abs(), (gamma(depth) + 2 * UNIT * arrived) * size)
 
 
 def _sums(node: Node) -> bool:
@@ -115,21 +111,8 @@ def _sums(node: Node) -> bool:
 
 
 def transposed(state: State, node: Node, rows: Tensor, moving: list[str]) -> dict[str, Tensor]:
-    """Rows through the transpose of the linear part, every row of every example as one more example."""
-    count, per = rows.shape[0] * rows.shape[1], rows.shape[:2]
-    row = ops.AFFINE[node.op]
-    batch = rows.reshape(count, *node.shape)
-    origin = {m: batch.new_zeros(1).expand(count, *state.known[m].shape) for m in moving}
-    arguments = ops.arguments_of(node, {**state.constants, **origin}, count)
-    if row.pullback is not None and len(moving) == 1:
-        back = row.pullback(node, arguments, batch)
-        return {moving[0]: back.reshape(*per, *state.known[moving[0]].shape)}
-    names = tuple(origin)
-    apply = lambda *values: ops.evaluate(node, {**state.constants, **dict(zip(names, values, strict=True))}, count)
-    transpose = torch.func.vjp(apply, *(origin[name].clone() for name in names))[1]
-    return {
-        name: value.reshape(*per, *state.known[name].shape) for name, value in zip(names, transpose(batch), strict=True)
-    }
+    """Rows through the transpose of the linear part of a node, its parameters at their stored values."""
+    return transpose(state.known, state.constants, node, rows, moving)
 
 
 def _through_planes(

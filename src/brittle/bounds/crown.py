@@ -21,7 +21,7 @@ ABOUT = About(
     reference="Zhang et al., NeurIPS 2018, arXiv 1811.00866; ball and range: exact by duality",
     norms=(0, 1, 2, inf),
     answers="margin",
-    leaves=("input",),
+    leaves=("input", "parameter"),
     cost="3 forward passes; 2 backward passes per unstable unit, 1 per row",
     effort="quick",
 )
@@ -58,8 +58,7 @@ def crown(problem: Problem, *, lower_slope: str = "adaptive", max_units: int = 2
     if lower_slope not in ("adaptive", "chord"):
         raise InputError("lower_slope", '"adaptive" or "chord"', repr(lower_slope), "choose one of the two")
     graph = graph_of(problem)
-    moved = [leaf for leaf in problem.leaves if problem.parameter_name(leaf) is not None]
-    backward.check(graph, moved, max_units, "use ibp")
+    backward.check(graph, [], max_units, "use ibp")
     return _concrete.in_turns(problem, backward.entries(graph), lambda part: _bound(part, lower_slope))
 
 

@@ -1,0 +1,141 @@
+"""Moving parameters folded into linear forms: the worst change of a weight, exactly minimised, as one more linear form.
+
+A row L on the outputs of ``(W + dW) h + b + db`` meets the change through ``G = sum over positions of L h'``, the gradient of the row by
+the weight, and the change costs at most ``scale * |pattern G|_q``, q dual to the p of the ball. Three ways to say that linearly in h:
+
+one position (a layer on vectors)   ``|G_ab| = |L_a| |h_b|``, and ``|h_b|`` is h_b itself, -h_b, or below its chord on [l, u]
+free per position                   ``|G|`` at most ``sum over positions of |L| |h|``: a convolution whose kernel may differ at every position
+kernel shared                       ``|G_ab|`` below its chord on the interval of G_ab over the box of h
+
+The chord of the concave ``-|z|`` lies below it: sound, exact where the sign is known. The second-order term ``dW dh`` is part of G.
+"""
+
+from dataclasses import replace
+from math import inf, prod
+
+import torch
+from torch import Tensor
+
+from brittle import ops
+from brittle.graph import Node
+from brittle.intervals import TINY, UNIT, State, adds, gamma, parameter_part
+from brittle.rooms import Room
+from brittle.transposes import inner, transpose
+
+
+def fold(state: State, node: Node, rows: Tensor, arrived: int) -> tuple[dict[str, Tensor], Tensor]:
+    """(added, offset): what parameters of an affine node can take from rows (R, N or 1, *shape of the node) is at most
+    ``-<added, h> - offset`` for all h in their intervals; rounding of ``added`` times h and of ``offset`` excluded.
+
+    ``arrived``: relative roundings that the rows carry. The rounding left out is at most a relative ``gamma(terms)`` of
+    ``4 <|row|, uncertainty>``, terms the longest sum.
+    """
+    added: dict[str, Tensor] = {}
+    offset = rows.new_zeros(())
+    # scale and pattern are factors; a sum of products, of relative error gamma, is lifted above its true value
+    lift = 1 + 2 * gamma(prod(node.shape)) + 4 * UNIT * arrived
+    for name in dict.fromkeys(node.sources):
+        if name not in state.wobble:
+            continue
+        here = state.wobble[name]
+        if adds(node, name):
+            offset = offset - lift * _added(state, node, name, here, rows)
+            continue
+        source = state.moving(node)[0]
+        form, constant = _multiplied(state, node, name, source, here, rows, lift)
+        if form is not None:
+            added[source] = added[source] - form if source in added else -form
+        offset = offset - constant
+    return added, offset
+
+
+def chord(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """(slope, intercept) with ``|z| <= slope z + intercept`` on [low, high]: 1 or -1 and 0 where the sign is known."""
+    slope = torch.where(low >= 0, 1.0, torch.where(high <= 0, -1.0, (high + low) / (high - low)))
+    # the largest value of the convex |z| - slope z, whatever the slope has become by rounding, is at an end
+    most = torch.maximum(-low * (1 + slope), high * (1 - slope)) * (1 + 8 * UNIT) + TINY
+    return slope, torch.where((low < 0) & (high > 0), most, 0.0)
+
+
+def _added(state: State, node: Node, name: str, here: Room, rows: Tensor) -> Tensor:
+    """A parameter that is added: the dual norm of the row's gradient by it, the same for every h. (R, N or 1)."""
+    zero = {m: rows.new_zeros(1, *state.known[m].shape) for m in state.moving(node)}
+    apply = lambda value: ops.evaluate(node, {**state.constants, **zero, name: value}, 1)
+    pull = torch.func.vjp(apply, state.constants[name])[1]
+    gradient = torch.vmap(lambda row: pull(row)[0])(rows.flatten(0, 1)[:, None])
+    weighted = (gradient.reshape(*rows.shape[:2], *state.constants[name].shape) * here.pattern).flatten(2)
+    if here.p == 2:
+        return here.scale * (torch.linalg.vector_norm(weighted, 2, dim=-1) + weighted.shape[-1] * 2.0**-510)
+    return here.scale * (weighted.abs().amax(-1) if here.p == 1 else weighted.abs().sum(-1))
+
+
+def _multiplied(
+    state: State, node: Node, name: str, source: str, here: Room, rows: Tensor, lift: float
+) -> tuple[Tensor | None, Tensor]:
+    """A parameter that is multiplied with h: (form (R, N, *shape of h) or None, constant (R, N)), free per position."""
+    if here.p == inf:
+        return _entrywise(state, node, name, source, here, rows.abs(), lift)
+    if node.op == "linear" and here.p == 2:
+        return _euclidean(state, node, name, source, here, rows, lift)
+    if node.op == "linear":
+        largest = (state.largest(source) * here.pattern[0].amax(0)).amax(-1).reshape(state.count, -1)  # by position
+        return None, lift * here.scale * inner(rows.abs().amax(-1).reshape(*rows.shape[:2], -1), largest)
+    return None, lift * inner(rows.abs(), parameter_part(state, node, name))
+
+
+def _entrywise(
+    state: State, node: Node, name: str, source: str, here: Room, size: Tensor, lift: float
+) -> tuple[Tensor, Tensor]:
+    """``scale pattern' |L| |h|``, |h| below its chord; where the room is the same everywhere, without a product of matrices."""
+    slope, most = chord(state.low[source], state.high[source])
+    taken = _pulled(state, node, name, source, here, size) * (lift * here.scale.reshape(-1, *[1] * (slope.dim() - 1)))
+    straight = bool((slope == 1).all())
+    constant = size.new_zeros(()) if straight else inner(taken.expand(*taken.shape[:2], *slope.shape[1:]), most)
+    return taken if straight else taken * slope, constant
+
+
+def _pulled(state: State, node: Node, name: str, source: str, here: Room, size: Tensor) -> Tensor:
+    """``pattern' |L|``, (R, N or 1, ...) that broadcasts against h."""
+    shape = state.constants[name].shape
+    if not here.uniform:
+        constants = [{**state.constants, name: pattern} for pattern in here.pattern]
+        if len(constants) == 1:
+            return transpose(state.known, constants[0], node, size, [source])[source]
+        size = size.expand(-1, len(constants), *size.shape[2:])
+        each = [transpose(state.known, c, node, size[:, i : i + 1], [source]) for i, c in enumerate(constants)]
+        return torch.cat([form[source] for form in each], 1)
+    if node.op == "linear":
+        return size.sum(-1, keepdim=True) * here.pattern.reshape(())
+    if not node.op.startswith("conv"):
+        constants = {**state.constants, name: here.pattern.expand(1, *shape)[0]}
+        return transpose(state.known, constants, node, size, [source])[source]
+    # a kernel of ones sees the sum over the outputs of its group
+    groups = int(node.arguments["groups"])  # type: ignore[call-overload]
+    channels, *space = state.known[source].shape
+    batch = size.reshape(-1, groups, shape[0] // groups, *node.shape[1:]).sum(2)
+    seen = size.new_zeros(1).expand(len(batch), groups, *space)
+    ones = here.pattern.reshape(1).expand(groups, 1, *shape[2:])
+    arguments = {**ops.arguments_of(node, {**state.constants, source: seen}, len(batch)), "weight": ones}
+    form = ops.AFFINE[node.op].pullback(node, arguments, batch)  # type: ignore[misc]
+    form = form if groups == 1 else form.repeat_interleave(channels // groups, 1)
+    return form.reshape(*size.shape[:2], *form.shape[1:])
+
+
+def _euclidean(
+    state: State, node: Node, name: str, source: str, here: Room, rows: Tensor, lift: float
+) -> tuple[Tensor, Tensor]:
+    """``scale |w h|_2`` per position, ``w_b^2 = sum_a (pattern_ab L_a)^2``, below a tangent of the root and chords of the squares:
+
+    ``|w h| <= (sum w^2 h^2 + s^2) / (2 s)`` for every s > 0, and ``h^2 <= (l + u) h - l u`` on [l, u].
+    """
+    low, high = state.low[source], state.high[source]
+    square = replace(here, pattern=here.pattern.square())
+    weight = _pulled(state, node, name, source, square, rows.square()) * lift
+    weight = weight.expand(*weight.shape[:2], *low.shape[1:])
+    size = (weight * (low.square() + high.square()) / 2).sum(-1, keepdim=True).sqrt()
+    half = torch.where(size > 1e-140, here.scale.reshape(-1, *[1] * (low.dim() - 1)) / (2 * size), inf)
+    form = weight * (low + high) * half
+    constant = half * (size.square() - (weight * low * high).sum(-1, keepdim=True))
+    nothing = (weight * (low.abs() + high.abs())).sum(-1, keepdim=True) == 0
+    form, constant = torch.where(nothing, 0.0, form), torch.where(nothing, 0.0, constant)
+    return form, constant.flatten(2).sum(2)
