@@ -1,11 +1,14 @@
 """Real data and trained networks that ``scripts/fetch_assets.py`` brought: nothing of them comes with the package."""
 
 import gzip
+import html
 import importlib
 import os
 import re
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +87,75 @@ def efficientnet() -> nn.Module:
     if outcome.missing_keys:
         raise InputError("weights of EfficientNet-Lite0", "all layers", outcome.missing_keys[:3], "fetch them again")
     return Normalised(network).eval()
+
+
+class Sequences(NamedTuple):
+    """Padded sequences: x (N, T, F) numbers or (N, T) tokens, lengths (N,) valid steps, labels (N,), names of the classes or of the tokens."""
+
+    x: Tensor
+    lengths: Tensor
+    labels: Tensor
+    names: tuple[str, ...]
+
+
+def japanese_vowels(split: str = "test") -> Sequences:
+    """Nine speakers saying two vowels: x (N, 29, 12) float32, zero-padded, 7 to 29 steps; split "train" (270) or "test" (370).
+
+    Features have mean 0 and deviation 1 over the steps of the training part. Labels are the speakers, 0 to 8.
+
+    Reference: M. Kudo, J. Toyama, M. Shimbo, Pattern Recognition Letters 20, 1999; the UCI archive; the file that aeon distributes.
+    """
+    if split not in ("test", "train"):
+        raise InputError("split of JapaneseVowels", '"test" or "train"', repr(split), "choose one of the two")
+    home = asset("aeon", "series") / "aeon" / "datasets" / "data" / "JapaneseVowels"
+    learned, _ = _series(home / "JapaneseVowels_TRAIN.ts")
+    steps = torch.cat(learned)
+    values, speakers = _series(home / f"JapaneseVowels_{split.upper()}.ts")
+    scaled = [(v - steps.mean(0)) / steps.std(0) for v in values]
+    padded = torch.zeros(len(scaled), 29, 12)  # the longest of both parts, so that they fit one model
+    for k, value in enumerate(scaled):
+        padded[k, : len(value)] = value
+    names = tuple(sorted(set(speakers)))
+    labels = torch.tensor([names.index(s) for s in speakers])
+    return Sequences(padded, torch.tensor([len(v) for v in scaled]), labels, names)
+
+
+def movie_snippets(split: str = "test", words: int = 4000, longest: int = 40) -> Sequences:
+    """Sentences of film reviews and whether people found them positive (1) or negative (0): x (N, longest) int64 tokens, 0 for padding.
+
+    Token 1 stands for rare words; the others are the ``words`` most frequent of the training part, in ``names``. Every fifth sentence is a test
+    sentence; sentences that people rated within 0.5 of neutral (on -4 .. 4) are left out, longer ones are cut.
+
+    Reference: C. Hutto, E. Gilbert, VADER, ICWSM 2014; sentences collected by B. Pang and L. Lee.
+    """
+    if split not in ("test", "train"):
+        raise InputError("split of the snippets", '"test" or "train"', repr(split), "choose one of the two")
+    file = next(asset("vaderSentiment", "text").rglob("movieReviewSnippets_GroundTruth.txt"))
+    rows = [line.split("\t") for line in file.read_text(encoding="latin-1").splitlines()]
+    told = [(float(row[1]), _words(row[2])) for row in rows if len(row) > 2]
+    held = [(score, text, k % 5 == 4) for k, (score, text) in enumerate(told) if abs(score) >= 0.5 and text]
+    counts = Counter(word for _, text, test in held for word in text if not test)
+    common = sorted(counts, key=lambda w: (-counts[w], w))[:words]
+    index = {word: k + 2 for k, word in enumerate(common)}
+    mine = [
+        (score, [index.get(w, 1) for w in text[:longest]]) for score, text, test in held if test == (split == "test")
+    ]
+    x = torch.zeros(len(mine), longest, dtype=torch.int64)
+    for k, (_, tokens) in enumerate(mine):
+        x[k, : len(tokens)] = torch.tensor(tokens)
+    lengths = torch.tensor([len(tokens) for _, tokens in mine])
+    return Sequences(x, lengths, torch.tensor([int(score > 0) for score, _ in mine]), ("", "<rare>", *common))
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z]+(?:'[a-z]+)?", html.unescape(text).lower().replace("''", " "))
+
+
+def _series(file: Path) -> tuple[list[Tensor], list[str]]:
+    """The .ts format: a header, then one example a line: channels and the class divided by colons, steps by commas. (T, F) each."""
+    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    rows = [line.split(":") for line in lines if line and line[0] not in "#@"]
+    return [torch.tensor([[float(v) for v in c.split(",")] for c in row[:-1]]).T for row in rows], [r[-1] for r in rows]
 
 
 def _folders() -> list[Path]:
