@@ -19,7 +19,7 @@ NEWTON_STEPS = 8  # the water level rises monotonically; what is left after thes
 
 @dataclass(frozen=True, eq=False)
 class Room:
-    """How far each coordinate of a leaf may fall and rise before it meets its range: (N, D) each; None where there is no range."""
+    """How far each coordinate of a leaf may fall and rise, in units of its ball, before it meets its range: (N, D) each; None without a range."""
 
     down: Tensor | None
     up: Tensor | None
@@ -39,7 +39,8 @@ def _room(problem: Problem, leaf: str, centre: Tensor) -> Room:
     if ball.low is None and ball.high is None:
         return Room(None, None)
     low, high = ball.range(centre)
-    return Room(norms.flat((centre - low).expand(centre.shape)), norms.flat((high - centre).expand(centre.shape)))
+    down, up = (centre - low).expand(centre.shape), (high - centre).expand(centre.shape)
+    return Room(norms.flat(ball.measured(down)), norms.flat(ball.measured(up)))
 
 
 def best_change(a: Tensor, p: float, radius: Tensor, room: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -107,14 +108,16 @@ def nearest_change(
 
     Reference: Hasofer and Lind, J. Eng. Mech. 1974 (p = 2, no range); Croce and Hein, ICML 2020 (with a range).
     """
-    moving = {leaf: norms.flat(a) for leaf, a in descent.items() if problem.region[leaf].radius > 0}
+    balls = problem.region
+    moving = {leaf: norms.flat(balls[leaf].stretched(a)) for leaf, a in descent.items() if balls[leaf].radius > 0}
     if len(moving) == 1:
         ((leaf, a),) = moving.items()
         changes = {leaf: _nearest_in_one(a, problem.region[leaf].p, gap.to(a), room[leaf].towards(a))}
     else:
         changes = _nearest_in_several(problem, moving, gap, room)
     return {
-        leaf: changes[leaf].reshape(a.shape) if leaf in changes else torch.zeros_like(a) for leaf, a in descent.items()
+        leaf: balls[leaf].stretched(changes[leaf].reshape(a.shape)) if leaf in changes else torch.zeros_like(a)
+        for leaf, a in descent.items()
     }
 
 

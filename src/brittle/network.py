@@ -112,6 +112,13 @@ class Network:
         """Named parameters of the quiet copy."""
         return dict(self.quiet.named_parameters()) if isinstance(self.quiet, nn.Module) else {}
 
+    def first_names(self) -> dict[str, str]:
+        """Every name of a parameter of the quiet copy -> the one that :meth:`parameters` has it under; tied weights have several."""
+        if not isinstance(self.quiet, nn.Module):
+            return {}
+        first = {id(value): name for name, value in self.quiet.named_parameters()}
+        return {name: first[id(value)] for name, value in self.quiet.named_parameters(remove_duplicate=False)}
+
     @contextmanager
     def recurrent_safe(self):
         """cuDNN refuses backward passes of recurrent layers in evaluation mode; its fallback does not."""

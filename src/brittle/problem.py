@@ -11,6 +11,7 @@ from torch.func import functional_call, vmap
 
 from brittle import meter, norms
 from brittle.errors import InputError
+from brittle.leaves import expand
 from brittle.network import Network, read_logits
 from brittle.region import Ball, Region, as_region
 from brittle.restricted import restrict
@@ -32,7 +33,8 @@ class Problem:
     x        (N, ...) or a mapping of keyword inputs, each (N, ...). Distances are in the units of x.
     labels   (N,) integer classes; for one logit 0 or 1
     region   a :class:`Ball` (the input ``"x"`` moves), or balls by leaf: ``"x"``, ``"x.NAME"`` for keyword inputs, any
-             parameter by its own name (``"param:NAME"`` where that is ambiguous). Leaves without a ball stay.
+             parameter by its own name (``"param:NAME"`` where that is ambiguous), or a pattern over the names of parameters
+             (``"*.weight"``, ``"layer1.*"``), which becomes one ball for each. Tied weights move together. Leaves without a ball stay.
     spec     which property: default "the label keeps winning" (one logit: stays on its side of 0)
 
     The remaining fields are filled in: ``index`` identifies the examples (randomness is folded from it), ``scale`` (N,)
@@ -84,6 +86,7 @@ class Problem:
         fill("index", torch.arange(count) if index is None else index)
         fill("scale", torch.ones(count, dtype=torch.float64) if scale is None else scale.to(torch.float64).cpu())
         if not checked:
+            fill("region", expand(region, self.inputs, self.network))
             check_region(self.region, self.inputs, self.network.parameters())
             logits = self.clean_logits()
             if spec is None:
@@ -151,6 +154,7 @@ class Problem:
         balls = as_region(region)
         if any(ball.within or ball.orthogonal_to for ball in balls.values()):
             return Problem(self.network.original, self.x, self.labels, balls, self.spec, self.index)
+        balls = expand(balls, self.inputs, self.network)
         problem = replace(self, region=balls, scale=torch.ones_like(self.scale))
         check_region(problem.region, problem.inputs, problem.network.parameters())
         return problem

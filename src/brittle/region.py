@@ -20,7 +20,14 @@ class Ball:
     radius     in the units of the leaf. A region of several leaves scales all its radii together.
     low, high  the valid range: numbers, or tensors that broadcast against one example of the leaf (per-feature boxes).
     groups     p = 0 only: ``"channels"`` counts positions of an image of shape (channel, ...), all channels at once.
-    shared     one change common to all examples, instead of one change each.
+    shared     one change common to all examples, instead of one change each; where the leaf has a range, each changed example is
+               then cut off at it. Answered by :func:`brittle.questions.accuracy.accuracy` alone.
+    relative   parameters only: the radius is a multiple of the stored weight, ``"element"`` of each entry (``|v - W| <= radius |W|`` for
+               p = inf; an entry of 0 stays), ``"rms"`` of the root mean square of the leaf. For p = 1 and 2 the length
+               ``|(v - W) / unit|_p`` of the change in these units is bounded. Scaling a layer up and the next one down, which
+               leaves a ReLU network the same function, changes no relative answer.
+    unit       parameters only: what the radius is a multiple of, a number or one for each entry (steps of a quantisation, for example).
+               A problem fills it in where ``relative`` is given.
     within, orthogonal_to  a :class:`Subspace`: only changes inside it, or orthogonal to it. The leaf becomes their coordinates
                (``"x.coordinates"``); p = 2, inputs, no range.
 
@@ -36,6 +43,8 @@ class Ball:
     shared: bool = False
     within: Subspace | None = None
     orthogonal_to: Subspace | None = None
+    relative: str | None = None
+    unit: Tensor | float | None = None  # kept as a float64 tensor
 
     def __post_init__(self) -> None:
         if self.p not in (0, 1, 2, inf):
@@ -53,6 +62,7 @@ class Ball:
             raise InputError("Ball.groups", '"channels" together with p = 0, or None', self.groups, "leave groups out")
         if self.within is not None and self.orthogonal_to is not None:
             raise InputError("Ball", "within or orthogonal_to", "both", "leave one out")
+        self._check_units()
         if self.low is not None and self.high is not None:
             low, high = torch.as_tensor(self.low), torch.as_tensor(self.high)
             if not bool((low <= high).all()):
@@ -60,12 +70,31 @@ class Ball:
                     "Ball range", "low <= high everywhere", f"low={self.low}, high={self.high}", "swap them"
                 )
 
+    def _check_units(self) -> None:
+        if self.relative not in (None, "element", "rms"):
+            raise InputError("Ball.relative", '"element", "rms" or None', repr(self.relative), "choose one of these")
+        if self.unit is not None:
+            unit = torch.as_tensor(self.unit, dtype=torch.float64)
+            object.__setattr__(self, "unit", unit)
+            if not bool((unit.isfinite() & (unit >= 0)).all()):
+                raise InputError("Ball.unit", "finite numbers >= 0", self.unit, "an entry of unit 0 stays")
+        if self.relative is None and self.unit is None:
+            return
+        if self.p == 0:
+            raise InputError("Ball", "p of 1, 2 or inf with relative or unit", "p=0", "counted changes have no size")
+        if self.within is not None or self.orthogonal_to is not None:
+            raise InputError(
+                "Ball", "a subspace, or relative", "both", "subspaces are of inputs, relative balls of parameters"
+            )
+
     def __repr__(self) -> str:
         parts = [f"p={self.p}", f"radius={self.radius}"]
         parts += [
             f"{name}={_short(value)}" for name, value in (("low", self.low), ("high", self.high)) if value is not None
         ]
         parts += [f"groups={self.groups!r}"] * bool(self.groups) + ["shared=True"] * self.shared
+        parts += [f"relative={self.relative!r}"] if self.relative else []
+        parts += [f"unit={_short(self.unit)}"] if self.unit is not None and not self.relative else []
         parts += [
             f"{n}={s}" for n, s in (("within", self.within), ("orthogonal_to", self.orthogonal_to)) if s is not None
         ]
@@ -75,9 +104,35 @@ class Ball:
         """The same ball with another radius."""
         return replace(self, radius=radius)
 
+    def at(self, weight: Tensor) -> "Ball":
+        """The same ball around a stored weight: ``relative`` as units of that weight."""
+        if self.relative is None:
+            return self
+        wide = weight.detach().to(torch.float64)
+        return replace(self, unit=wide.abs() if self.relative == "element" else wide.square().mean().sqrt())
+
+    def measured(self, change: Tensor) -> Tensor:
+        """A change (N, ...) in units of the ball; where the unit is 0, nothing for no change and infinity for any other."""
+        if self.unit is None:
+            return change
+        unit = self._unit(change)
+        safe = torch.where(unit > 0, unit, 1.0)
+        return torch.where((unit > 0) | (change == 0), change / safe, inf)
+
+    def stretched(self, change: Tensor) -> Tensor:
+        """The inverse of :meth:`measured`: a change (N, ...) told in units of the ball as one of the leaf. Also the gradient by units."""
+        return change if self.unit is None else change * self._unit(change)
+
+    def _unit(self, like: Tensor) -> Tensor:
+        return torch.as_tensor(self.unit, dtype=torch.float64).to(like)
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """A change of size 1 that maximises ``<gradient, change>``; zero where the gradient is."""
+        return self.stretched(norms.steepest(self.stretched(gradient), self.p))
+
     def size(self, change: Tensor) -> Tensor:
         """|change|_p of every example (N, ...), in float64; for p = 0 the number of changed features or groups."""
-        change = change.to(torch.float64)
+        change = self.measured(change.to(torch.float64))
         if self.groups == "channels":
             change = (change != 0).any(1).to(torch.float64)
         return norms.norm(change, self.p)
@@ -88,7 +143,13 @@ class Ball:
             strength = torch.linalg.vector_norm(change, 2, dim=1)
             kept = norms.project(strength, 0, radius) != 0
             return change * kept.unsqueeze(1).to(change.dtype)
-        return norms.project(change, self.p, radius)
+        if self.unit is None:
+            return norms.project(change, self.p, radius)
+        movable = self._unit(change) > 0
+        told = torch.where(movable, self.measured(change), 0.0)
+        kept = norms.project(told, self.p, radius)
+        inside = movable & (kept == told)  # stays to the last bit
+        return torch.where(inside, change, self.stretched(kept))
 
     def range(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """low and high for one example, as representable values of the dtype of ``like`` that lie inside the stated range."""
@@ -120,6 +181,8 @@ class Ball:
             "high": plain(self.high),
             "groups": self.groups,
             "shared": self.shared,
+            **({"relative": self.relative} if self.relative else {}),
+            **({"unit": plain(self.unit)} if self.unit is not None and not self.relative else {}),
         }
 
 
@@ -150,4 +213,6 @@ def _representable(bound: float | Tensor, like: Tensor, up: bool) -> Tensor:
 
 
 def _short(value: float | Tensor | None) -> str:
-    return f"<tensor {tuple(value.shape)}>" if isinstance(value, Tensor) and value.numel() > 1 else str(value)
+    if not isinstance(value, Tensor):
+        return str(value)
+    return f"<tensor {tuple(value.shape)}>" if value.numel() > 1 else str(float(value))

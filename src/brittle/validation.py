@@ -76,7 +76,7 @@ def is_out_of_memory(reason: Exception) -> bool:
 
 
 def check_region(region: Region, inputs: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
-    """Every leaf exists, is unambiguous, can move, and lies inside its valid range."""
+    """Every leaf (which :func:`brittle.leaves.expand` has found) is unambiguous, can move, and lies inside its valid range."""
     for leaf, ball in region.items():
         name = leaf.removeprefix("param:")
         if leaf in inputs and leaf in parameters:
@@ -85,14 +85,6 @@ def check_region(region: Region, inputs: Mapping[str, Tensor], parameters: Mappi
                 "an unambiguous leaf",
                 f"{leaf!r}, an input and a parameter",
                 f'write "param:{leaf}" or rename',
-            )
-        if leaf not in inputs and name not in parameters:
-            known = [*inputs, *parameters]
-            raise InputError(
-                "region",
-                f"leaves among {known[:8]}{' ...' if len(known) > 8 else ''}",
-                repr(leaf),
-                _nearest(leaf, inputs),
             )
         value = inputs[leaf] if leaf in inputs else parameters[name]
         if not value.is_floating_point():
@@ -110,13 +102,7 @@ def check_region(region: Region, inputs: Mapping[str, Tensor], parameters: Mappi
                 "leave groups out",
             )
         _check_range(leaf, ball, value, value.shape[1:] if leaf in inputs else value.shape)
-
-
-def _nearest(leaf: str, inputs: Mapping[str, Tensor]) -> str:
-    """What to write instead: keyword inputs are leaves "x.NAME", which nobody guesses."""
-    if f"x.{leaf}" in inputs:
-        return f'write "x.{leaf}"'
-    return f'name the input that moves, for example "{next(iter(inputs))}"' if leaf == "x" else "use one of these names"
+        _check_unit(leaf, ball, value.shape)
 
 
 def _check_range(leaf: str, ball: Ball, value: Tensor, example: torch.Size) -> None:
@@ -139,6 +125,17 @@ def _check_range(leaf: str, ball: Ball, value: Tensor, example: torch.Size) -> N
             f"values from {float(wide.min()):.6g} to {float(wide.max()):.6g}",
             "correct low and high, or put the normalisation inside the model",
         )
+
+
+def _check_unit(leaf: str, ball: Ball, shape: torch.Size) -> None:
+    given = torch.as_tensor(0.0 if ball.unit is None else ball.unit).shape
+    try:
+        fits = torch.broadcast_shapes(given, shape) == shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        do = "give one number, or one for each entry"
+        raise InputError(f"unit of leaf {leaf!r}", f"something that broadcasts to {tuple(shape)}", tuple(given), do)
 
 
 def _brief(bound: float | Tensor | None) -> str:

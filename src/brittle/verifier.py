@@ -249,12 +249,24 @@ def _size(problem: Problem, leaf: str, value: Tensor, i: int) -> float:
     if not ((wide >= low) & (wide <= high)).all():
         return inf
     change = np.abs(wide - problem.centre[leaf][i].double().cpu().numpy())
+    if ball.unit is not None:
+        change = _in_units(change, ball)
     if ball.groups:
         change = change.max(0)
     each = change.reshape(-1).tolist()
     length = {0: lambda: float(sum(c > 0 for c in each)), 1: lambda: fsum(each), 2: lambda: sqrt(fsum(c * c for c in each)),
               inf: lambda: max(each)}[ball.p]()  # fmt: skip
     return length / ball.radius if ball.radius > 0 else inf if length > 0 else 0.0
+
+
+def _unit(ball: Ball, shape: tuple[int, ...]) -> np.ndarray:
+    return np.broadcast_to(torch.as_tensor(ball.unit).double().cpu().numpy(), shape)
+
+
+def _in_units(change: np.ndarray, ball: Ball) -> np.ndarray:
+    """A change in multiples of the ball's unit; an entry of unit 0 may not change at all."""
+    unit = _unit(ball, change.shape)
+    return np.where(unit > 0, change / np.where(unit > 0, unit, 1.0), np.where(change > 0, inf, 0.0))
 
 
 # ---- lower ends --------------------------------------------------------------------------------------------------
@@ -320,6 +332,11 @@ def _moving(problem: Problem, leaf: str, i: int, scale: float) -> Moving:
         float(np.floor(radius * (1 + 1e-9))) if ball.p == 0 else float(np.nextafter(radius, inf)) if radius > 0 else 0.0
     )
     channels = centre.shape[0] if ball.groups else 0
+    if ball.unit is not None:
+        unit = _unit(ball, tuple(centre.shape)).reshape(-1)
+        radius = np.where(
+            (radius > 0) & (unit > 0), np.nextafter(radius * unit, inf), 0.0
+        )  # for the box around the ball
     return Moving(centre.double().cpu().numpy().reshape(-1), ball.p, radius, low, high, channels)
 
 
@@ -336,9 +353,11 @@ def _reaches(ball: Ball, moving: Moving, lower: float, scale: float) -> bool:
         if ball.p == 0:
             width = len(furthest) // max(1, moving.channels) if moving.channels else len(furthest)
             return moving.radius >= width
-        return bool(np.isfinite(furthest).all()) and float(np.linalg.norm(furthest, ball.p)) <= moving.radius * (
-            1 - 1e-12
-        )
+        if not np.isfinite(furthest).all():
+            return False
+        if ball.unit is not None:
+            return ball.p == inf and bool((furthest <= moving.radius * (1 - 1e-12)).all())
+        return float(np.linalg.norm(furthest, ball.p)) <= moving.radius * (1 - 1e-12)
     if ball.p == 0:
         return round(lower * ball.radius) - 1 <= moving.radius
     return lower <= scale
@@ -384,13 +403,16 @@ def _region(facts: Mapping[str, Mapping], given: Ball | Region | None) -> dict[s
         if plain({leaf: ball.facts() for leaf, ball in region.items()}) != plain(facts):
             raise Unknown("the region given is not the one recorded")
         return region
-    if any(isinstance(f[side], Mapping) for f in facts.values() for side in ("low", "high")):
-        raise Unknown("the range is a tensor, of which the record holds the digest; pass regions={name: region}")
+    if any(isinstance(f.get(side), Mapping) for f in facts.values() for side in ("low", "high", "unit")):
+        raise Unknown("a range or unit is a tensor, of which the record holds the digest; pass regions={name: region}")
     value = lambda bound: None if bound is None else float(bound)
     return {
-        leaf: Ball(float(f["p"]), f["radius"], value(f["low"]), value(f["high"]), f["groups"], f["shared"])
+        leaf: Ball(
+            float(f["p"]), f["radius"], value(f["low"]), value(f["high"]), f["groups"], f["shared"],
+            relative=f.get("relative"), unit=value(f.get("unit")),
+        )
         for leaf, f in facts.items()
-    }
+    }  # fmt: skip
 
 
 def _laws(

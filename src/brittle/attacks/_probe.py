@@ -58,4 +58,4 @@ def _at(problem: Problem, leaf: str, direction: Tensor, scale: Tensor) -> Tensor
     ball, centre = problem.region[leaf], problem.centre[leaf]
     radius = (ball.radius * scale).to(centre)
     reach = torch.full_like(radius, FAR) if ball.p == 0 else radius
-    return problem.project_leaf(leaf, centre + norms.spread(reach, centre) * direction, radius)
+    return problem.project_leaf(leaf, centre + norms.spread(reach, centre) * ball.stretched(direction), radius)

@@ -27,7 +27,7 @@ def sizes(problem: Problem, point: Point) -> Tensor:
     for leaf, value in point.items():
         ball = problem.region[leaf]
         change = value.detach() - problem.centre[leaf]
-        distance = ball.size(change) if ball.groups else norms.norm(change, ball.p)
+        distance = ball.size(change) if ball.groups else norms.norm(ball.measured(change), ball.p)
         ratio = distance / ball.radius if ball.radius > 0 else torch.where(distance > 0, inf, 0.0)
         worst = ratio if worst is None else torch.maximum(worst, ratio.to(worst))
     assert worst is not None
@@ -125,7 +125,7 @@ def _draw(problem: Problem, leaf: str, value: Tensor, surface: bool, seed: int, 
     change = randomness.per_example(one, seed, problem.index, *path, leaf).to(value)
     if surface and p == inf:
         change = change.sign()
-    return change * norms.spread(reach.to(value), value)
+    return problem.region[leaf].stretched(change) * norms.spread(reach.to(value), value)
 
 
 def random_direction(problem: Problem, seed: int, *path: int | str) -> dict[str, Tensor]:

@@ -128,16 +128,17 @@ def _step(
 
 def _direction(problem: Problem, leaf: str, value: Tensor, gradient: Tensor, step: Tensor, room: Room) -> Tensor:
     """The steepest descent of the leaf's own norm, ``step`` radii long; for p = 0 the way to the best vertex of the region."""
-    p, radius = problem.region[leaf].p, problem.radius(leaf).to(value)
+    ball, radius = problem.region[leaf], problem.radius(leaf).to(value)
+    p = ball.p
     length = norms.spread(step.to(value) * radius, value)
     if p == torch.inf or p == 2:
-        return -length * norms.steepest(gradient, p)
+        return -length * ball.steepest(gradient)
     if p == 1:
-        rows = norms.flat(gradient)
+        rows = norms.flat(ball.stretched(gradient))
         kept = max(1, round(SPARSE * rows.shape[1]))
         threshold = rows.abs().topk(kept, 1).values[:, -1:]
         sparse = torch.where(rows.abs() >= threshold, rows.sign(), 0.0)
-        return -length * (sparse / sparse.abs().sum(1, keepdim=True).clamp_min(1)).reshape(value.shape)
+        return -length * ball.stretched((sparse / sparse.abs().sum(1, keepdim=True).clamp_min(1)).reshape(value.shape))
     if room.up is None:
         return -norms.spread(step.to(value), value) * gradient
     a = -norms.flat(gradient)

@@ -101,7 +101,8 @@ def _next_scale(
     here = sizes(problem, point).double()
     pull = torch.zeros_like(value)
     for leaf, g in gradient.items():
-        pull = pull + problem.region[leaf].radius * norms.norm(g, norms.dual(problem.region[leaf].p or 1))
+        ball = problem.region[leaf]
+        pull = pull + ball.radius * norms.norm(ball.stretched(g), norms.dual(ball.p or 1))
     guess = here + (value.clamp_min(0) / pull.clamp_min(torch.finfo(pull.dtype).tiny)).double().clamp_max(1e6)
     if all(ball.p == 0 for ball in problem.region.values()):
         unit = 1 / max(ball.radius for ball in problem.region.values() if ball.radius > 0)  # one feature more or less
@@ -119,7 +120,7 @@ def _step(problem: Problem, point: Point, gradient: Point, scale: Tensor, length
     for leaf, value in point.items():
         ball = problem.region[leaf]
         radius = (ball.radius * scale).to(value)
-        direction = norms.steepest(gradient[leaf], 2)
+        direction = ball.stretched(norms.steepest(ball.stretched(gradient[leaf]), 2))
         if ball.p == inf:
             direction = direction * norms.flat(value)[:1].numel() ** 0.5  # a sign vector has this l2 length
         reach = torch.full_like(radius, 1.0) if ball.p == 0 else radius

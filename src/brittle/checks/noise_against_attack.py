@@ -64,6 +64,6 @@ def _broken(one: Problem, seed: int) -> Tensor:
     for leaf, value in many.centre.items():
         ball = one.region[leaf]
         draws = torch.stack([norms.uniform_sphere(tuple(value.shape[1:]), ball.p, g) for _ in range(DRAWS)])
-        point[leaf] = value + norms.spread(many.radius(leaf), draws).to(value) * draws.to(value)
+        point[leaf] = value + norms.spread(many.radius(leaf), draws).to(value) * ball.stretched(draws.to(value))
     witness = many.witness(many.settle(many.project(point)))
     return witness.found.any()[None]

@@ -88,12 +88,14 @@ def _search(problem: Problem, seed: int, steps: int, clean: Tensor | None) -> di
 def _start(problem: Problem, leaf: str, value: Tensor, seed: int) -> Tensor:
     make = lambda count, generator: norms.uniform_ball(tuple(value.shape[1:]), problem.region[leaf].p, generator, count)
     change = draws(problem, make, seed, "adversarial", leaf).to(value.dtype)
+    change = problem.region[leaf].stretched(change)
     return problem.project_leaf(leaf, value + change * norms.spread(problem.radius(leaf).to(value), value))
 
 
 def _step(problem: Problem, leaf: str, value: Tensor, slopes: Tensor, reach: float) -> Tensor:
     length = norms.spread(reach * problem.radius(leaf).to(value), value)
-    return problem.project_leaf(leaf, value + length * _uphill(slopes, problem.region[leaf].p))
+    ball = problem.region[leaf]
+    return problem.project_leaf(leaf, value + length * ball.stretched(_uphill(ball.stretched(slopes), ball.p)))
 
 
 def _uphill(slopes: Tensor, p: float) -> Tensor:
