@@ -2,6 +2,7 @@
 
 from math import inf
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -9,6 +10,7 @@ from torch import nn
 import brittle as bt
 from brittle import Ball, InputError, Problem, Subspace
 from brittle.cures.surgery import surgery
+from brittle.discovery import method
 
 
 def linear():
@@ -85,11 +87,109 @@ def test_keyword_inputs_and_parameters_can_move_beside_it():
     assert bool((found.lower <= found.upper).all()) and bool((found.upper < problem.margin()).all())
 
 
+def shortest(b, a, gap, p):
+    from scipy.optimize import linprog
+
+    r, d = b.shape
+    extra = np.ones((d, 1)) if p == inf else np.eye(d)
+    above = np.vstack([np.hstack([b.T, -extra]), np.hstack([-b.T, -extra])])
+    cost, equal = np.r_[np.zeros(r), np.ones(extra.shape[1])], np.r_[a, np.zeros(extra.shape[1])][None]
+    return linprog(
+        cost, above, np.zeros(2 * d), equal, [gap], bounds=[(None, None)] * r + [(0, None)] * len(extra[0])
+    ).fun
+
+
+@pytest.mark.parametrize("p", [1, inf])
+@pytest.mark.parametrize("side", ["within", "orthogonal_to"])
+def test_l1_and_linf_lengths_are_those_of_the_change(p, side):
+    """A linear network: the distance inside the subspace is a linear program; nothing is certified, and the answer says so."""
+    torch.manual_seed(3)
+    module, x = nn.Linear(12, 2).double(), torch.rand(5, 12, dtype=torch.float64)
+    labels, plane = module(x).argmax(1), Subspace.given(torch.randn(5, 12))
+    problem = Problem(module, x, labels, Ball(p=p, radius=1.0, **{side: plane}))
+    found = bt.radius(problem, effort="standard")
+    basis = (plane if side == "within" else plane.complement()).basis
+    change = found.witness.point["x.coordinates"] @ basis
+    assert torch.allclose(change.abs().sum(1) if p == 1 else change.abs().amax(1), found.upper, rtol=1e-12)
+    assert float((plane.off(change) if side == "within" else plane.on(change)).abs().max()) < 1e-12
+    assert bool((module(x + change).argmax(1) != labels).all())
+    row = (module.weight[0] - module.weight[1]).detach()
+    row = torch.where((labels == 0)[:, None], row, -row) @ basis.T
+    best = [shortest(basis.numpy(), a.numpy(), float(m), p) for a, m in zip(row, problem.margin(), strict=True)]
+    ratio = found.upper / torch.tensor(best)
+    assert bool((ratio > 1 - 1e-9).all()) and float(ratio.max()) < 1.02, ratio
+    assert bool((found.lower == 0).all()) and set(found.kinds.lower) == {"none"}
+    assert set(found.status) == {"not certified: restricted"} and found.proof is None or not any(found.proof.methods)
+
+
+@pytest.mark.parametrize("p", [1, 2, inf])
+def test_ranges_of_restricted_balls_are_kept(p):
+    torch.manual_seed(4)
+    module, x = nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3)), 0.3 + 0.4 * torch.rand(4, 12)
+    plane = Subspace.given(torch.randn(7, 12))
+    free, ranged = (
+        bt.radius(
+            Problem(module, x, module(x).argmax(1), Ball(p=p, radius=1.0, within=plane, **limits)), effort="quick"
+        )
+        for limits in ({}, {"low": 0.0, "high": 1.0})
+    )
+    moved = x.double() + ranged.witness.point["x.coordinates"].double() @ plane.basis.float().double()
+    assert float(moved[ranged.witness.found].min()) >= 0 and float(moved[ranged.witness.found].max()) <= 1
+    assert bool(ranged.witness.found.any()) and bool((ranged.upper >= free.upper * 0.9).all())
+    assert set(ranged.status) <= {"not certified: restricted", "misclassified"}
+    assert (free.lower > 0).any() == (p == 2), "without a range l2 stays certified"
+
+
+def test_margins_and_named_bounds_are_refused_too():
+    module, x, labels = linear()
+    for ball in (Ball(p=inf, radius=0.5, within=AXIS), Ball(p=2, radius=0.5, within=AXIS, low=-9, high=9)):
+        problem = Problem(module, x, labels, ball)
+        for choice in (None, ["crown"], ["ibp"]):
+            found = bt.margin(problem, effort="quick", bounds=choice)
+            assert float(found.lower) == -inf and found.status == ("not certified: restricted",)
+        assert float(found.upper) == pytest.approx(2.5, rel=1e-5)
+        for name in ("crown", "ibp"):
+            with pytest.raises(bt.errors.NotCertified, match="restricted"):
+                method("bounds", name)(problem)
+
+
+@pytest.mark.parametrize(
+    ("name", "p"),
+    [(n, p) for n in ("apgd", "fmn", "hlrf", "random_lines", "random_search") for p in (1, 2, inf)]
+    + [("multistart", inf)],
+)
+def test_every_attack_keeps_length_and_range(name, p):
+    torch.manual_seed(5)
+    module, x = nn.Sequential(nn.Linear(10, 8), nn.ReLU(), nn.Linear(8, 3)), torch.rand(4, 10)
+    plane = Subspace.given(torch.randn(4, 10))
+    problem = Problem(module, x, module(x).argmax(1), Ball(p=p, radius=0.7, low=0.0, high=1.0, orthogonal_to=plane))
+    answers = "margin" if name in ("apgd", "random_search") else "radius"
+    small = {"multistart": {"restarts": 1, "steps": 5}, "fmn": {"steps": 15}, "apgd": {"steps": 15}, "hlrf": {}}
+    witness = method("attacks", name)(problem, seed=1, **small.get(name, {"steps": 10}))
+    change = witness.point["x.coordinates"].double() @ plane.complement().basis.float().double()
+    length = {1: change.abs().sum(1), 2: change.norm(dim=1), inf: change.abs().amax(1)}[p]
+    assert float((x + change).min()) >= 0 and float((x + change).max()) <= 1
+    if answers == "margin":
+        assert bool((length <= 0.7).all()) and bool((witness.margin <= problem.margin().double() + 1e-6).all())
+    else:
+        assert torch.allclose(length[witness.found] / 0.7, witness.size[witness.found], rtol=1e-9)
+
+
+def test_a_section_moves_beside_weights():
+    torch.manual_seed(6)
+    module, x = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3)), torch.rand(3, 8)
+    plane = Subspace.given(torch.randn(3, 8))
+    balls = {"x": Ball(p=inf, radius=0.1, within=plane), "2.weight": Ball(p=inf, radius=0.02)}
+    joint = bt.radius(Problem(module, x, module(x).argmax(1), balls), effort="quick", ends="upper")
+    alone = bt.radius(Problem(module, x, module(x).argmax(1), balls["x"]), effort="quick", ends="upper")
+    assert bool(joint.witness.found.all()) and bool((joint.upper < alone.upper).all())
+
+
 def test_what_cannot_be_restricted_is_refused():
     module, x, labels = linear()
     for ball, words in (
-        (lambda: Ball(p=inf, radius=1.0, within=AXIS), "p=2"),
-        (lambda: Ball(p=2, radius=1.0, low=-9, high=9, within=AXIS), "no valid range"),
+        (lambda: Ball(p=0, radius=1.0, within=AXIS), "p of 1, 2 or inf"),
+        (lambda: Ball(p=2, radius=1.0, low=-1, high=1, within=AXIS), "values inside low=-1"),
         (lambda: Ball(p=2, radius=1.0, within=AXIS, orthogonal_to=AXIS), "both"),
         (lambda: Ball(p=2, radius=1.0, within=Subspace.given(torch.eye(4)[:1])), "3 features"),
         (lambda: Ball(p=2, radius=1.0, orthogonal_to=Subspace.given(torch.eye(3))), "at least one dimension"),

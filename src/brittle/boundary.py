@@ -112,7 +112,7 @@ def nearest_change(
     moving = {leaf: norms.flat(balls[leaf].stretched(a)) for leaf, a in descent.items() if balls[leaf].radius > 0}
     if len(moving) == 1:
         ((leaf, a),) = moving.items()
-        changes = {leaf: _nearest_in_one(a, problem.region[leaf].p, gap.to(a), room[leaf].towards(a))}
+        changes = {leaf: _nearest_in_one(problem, leaf, a, gap.to(a), room[leaf])}
     else:
         changes = _nearest_in_several(problem, moving, gap, room)
     return {
@@ -121,8 +121,11 @@ def nearest_change(
     }
 
 
-def _nearest_in_one(a: Tensor, p: float, gap: Tensor, room: Tensor | None) -> Tensor:
-    size, tiny = a.abs(), torch.finfo(a.dtype).tiny
+def _nearest_in_one(problem: Problem, leaf: str, a: Tensor, gap: Tensor, space: Room) -> Tensor:
+    section, p = problem.region[leaf].section, problem.region[leaf].p
+    if section is not None:
+        return section.nearest(a, gap, section.rooms(problem.inputs[section.base]))
+    room, size, tiny = space.towards(a), a.abs(), torch.finfo(a.dtype).tiny
     if p in (0, 1):
         return _spend_gap(size, p, gap, room) * a.sign()
     pace = size if p == 2 else torch.ones_like(size)
@@ -178,7 +181,11 @@ def _nearest_in_several(
         left, slope = gap, torch.zeros_like(gap)
         for leaf, a in moving.items():
             ball = problem.region[leaf]
-            changes[leaf], growth = best_change(a, ball.p, ball.radius * scale, room[leaf].towards(a))
+            if ball.section is not None:  # along its own gradient: sections have no water level
+                unit = ball.section.along(a)
+                changes[leaf], growth = (ball.radius * scale)[:, None] * unit, (a * unit).sum(1)
+            else:
+                changes[leaf], growth = best_change(a, ball.p, ball.radius * scale, room[leaf].towards(a))
             left, slope = left - (a * changes[leaf]).sum(1), slope + ball.radius * growth
         if all(room[leaf].up is None for leaf in moving):
             break

@@ -263,6 +263,8 @@ class Problem:
             ratio = distance / ball.radius if ball.radius > 0 else torch.where(distance > 0, inf, 0.0)
             low, high = ball.exact_range(value)
             outside = norms.flat((value.to(torch.float64) < low) | (value.to(torch.float64) > high)).any(1)
+            if ball.section is not None:
+                outside = ball.section.outside(value, self.inputs[ball.section.base])
             worst = torch.maximum(worst, torch.where(outside, inf, ratio))
         return worst.cpu()
 
@@ -274,6 +276,8 @@ class Problem:
         """Project one leaf; ``radius`` (N,) replaces the ball's own."""
         ball, centre = self.region[leaf], self.centre[leaf]
         radius = (self.radius(leaf) if radius is None else radius).to(value)
+        if ball.section is not None:  # the clean coordinates are zero
+            return ball.section.project(value, radius, ball.section.rooms(self.inputs[ball.section.base]))
         low, high = ball.range(value)
         return torch.minimum(torch.maximum(centre + ball.project(value - centre, radius), low), high)
 

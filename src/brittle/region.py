@@ -9,6 +9,7 @@ from torch import Tensor
 
 from brittle import norms
 from brittle.errors import InputError
+from brittle.section import Section
 from brittle.subspace import Subspace
 
 
@@ -29,7 +30,9 @@ class Ball:
     unit       parameters only: what the radius is a multiple of, a number or one for each entry (steps of a quantisation, for example).
                A problem fills it in where ``relative`` is given.
     within, orthogonal_to  a :class:`Subspace`: only changes inside it, or orthogonal to it. The leaf becomes their coordinates
-               (``"x.coordinates"``); p = 2, inputs, no range.
+               (``"x.coordinates"``); inputs, p of 1, 2 or inf. For p = 2 without a range both ends are as for any ball; else the length
+               and the range are those of the change in the input, which attacks keep to and no bound certifies.
+    section    filled in by a problem where ``within`` or ``orthogonal_to`` is given: how coordinates become changes.
 
     >>> Ball(p=2, radius=1.0, low=0, high=1)
     Ball(p=2, radius=1.0, low=0, high=1)
@@ -45,6 +48,7 @@ class Ball:
     orthogonal_to: Subspace | None = None
     relative: str | None = None
     unit: Tensor | float | None = None  # kept as a float64 tensor
+    section: Section | None = None
 
     def __post_init__(self) -> None:
         if self.p not in (0, 1, 2, inf):
@@ -112,7 +116,12 @@ class Ball:
         return replace(self, unit=wide.abs() if self.relative == "element" else wide.square().mean().sqrt())
 
     def measured(self, change: Tensor) -> Tensor:
-        """A change (N, ...) in units of the ball; where the unit is 0, nothing for no change and infinity for any other."""
+        """A change (N, ...) in units of the ball; where the unit is 0, nothing for no change and infinity for any other.
+
+        Coordinates of a subspace become the change that they stand for.
+        """
+        if self.section is not None:
+            return self.section.change(change)
         if self.unit is None:
             return change
         unit = self._unit(change)
@@ -127,7 +136,9 @@ class Ball:
         return torch.as_tensor(self.unit, dtype=torch.float64).to(like)
 
     def steepest(self, gradient: Tensor) -> Tensor:
-        """A change of size 1 that maximises ``<gradient, change>``; zero where the gradient is."""
+        """A change of size 1 that maximises ``<gradient, change>`` (of coordinates: along the gradient); zero where the gradient is."""
+        if self.section is not None:
+            return self.section.along(gradient)
         return self.stretched(norms.steepest(self.stretched(gradient), self.p))
 
     def size(self, change: Tensor) -> Tensor:
@@ -139,6 +150,8 @@ class Ball:
 
     def project(self, change: Tensor, radius: Tensor) -> Tensor:
         """Bring each example's change into the l_p ball of its own ``radius`` (N,); the range is not looked at."""
+        if self.section is not None:
+            return self.section.project(change, radius, None)
         if self.groups == "channels":
             strength = torch.linalg.vector_norm(change, 2, dim=1)
             kept = norms.project(strength, 0, radius) != 0
@@ -183,6 +196,8 @@ class Ball:
             "shared": self.shared,
             **({"relative": self.relative} if self.relative else {}),
             **({"unit": plain(self.unit)} if self.unit is not None and not self.relative else {}),
+            **({"within": self.within.facts()} if self.within is not None else {}),
+            **({"orthogonal_to": self.orthogonal_to.facts()} if self.orthogonal_to is not None else {}),
         }
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from brittle.errors import InputError
 from brittle.region import Ball, Region
+from brittle.section import Section
 from brittle.subspace import Subspace
 
 Inputs = Tensor | Mapping[str, Tensor]
@@ -34,9 +35,11 @@ def restrict(module: Callable, x: Inputs, region: Region) -> tuple[Callable, Inp
     """The same question with every restricted ball as a ball of coordinates; all three as they are where none is restricted.
 
     The leaf ``"x"`` becomes ``"x.coordinates"`` and ``"x.NAME"`` becomes ``"x.NAME_coordinates"``, at zero; a parameter keeps its name
-    behind ``param:module.``. Exact for p = 2 up to the rounding of the basis to the dtype of the leaf.
+    behind ``param:module.``. For p = 2 without a range a ball of coordinates is all there is to it, exact up to the rounding of the basis
+    to the dtype of the leaf. For p = 1 and inf, and with a range, the length and the range of the change itself are kept by a
+    :class:`Section`: attacks work, bounds decline.
 
-    Errors: InputError for p other than 2, for a range, for parameters and for subspaces of other shapes.
+    Errors: InputError for p = 0, for parameters and for subspaces of other shapes.
     """
     chosen = {leaf: subspace for leaf, ball in region.items() if (subspace := _subspace(leaf, ball)) is not None}
     if not chosen:
@@ -61,28 +64,36 @@ def restrict(module: Callable, x: Inputs, region: Region) -> tuple[Callable, Inp
         bases[name] = _basis(leaf, chosen[leaf], inputs[name])
         word = "coordinates" if lone else f"{name}_coordinates"
         zeros[word] = inputs[name].new_zeros(len(inputs[name]), len(bases[name]))
-        moved[f"x.{word}"] = replace(ball, within=None, orthogonal_to=None)
+        moved[f"x.{word}"] = _of_coordinates(ball, bases[name], name, inputs[name])
     return Restricted(module, bases, lone), {**inputs, **zeros}, moved
 
 
 def _subspace(leaf: str, ball: Ball) -> Subspace | None:
     if ball.within is None and ball.orthogonal_to is None:
         return None
-    if ball.p != 2:
+    if ball.p == 0:
         raise InputError(
             f"restricted ball of leaf {leaf!r}",
-            "p=2",
-            f"p={ball.p}",
-            "the l_p length of a change is that of its coordinates for p = 2 only",
-        )
-    if ball.low is not None or ball.high is not None:
-        raise InputError(
-            f"restricted ball of leaf {leaf!r}",
-            "no valid range",
-            "low or high",
-            "leave the range out: coordinates have none",
+            "p of 1, 2 or inf",
+            "p=0",
+            "which few features can change along a subspace is a combinatorial question that no method here answers",
         )
     return ball.within.one() if ball.within is not None else ball.orthogonal_to.complement()  # type: ignore[union-attr]
+
+
+def _of_coordinates(ball: Ball, basis: Tensor, name: str, value: Tensor) -> Ball:
+    """The ball as one of coordinates, with its section where the coordinates alone do not tell length and range."""
+    section = Section(basis, ball.p, f"x.{name}", ball.low, ball.high)
+    if bool(section.outside(value.new_zeros(len(value), len(basis)), value).any()):
+        wide = value.double()
+        raise InputError(
+            f"leaf x.{name}" if name != "input" else "leaf 'x'",
+            f"values inside low={ball.low}..high={ball.high}",
+            f"values from {float(wide.min()):.6g} to {float(wide.max()):.6g}",
+            "correct low and high, or put the normalisation inside the model",
+        )
+    exact = ball.p == 2 and ball.low is None and ball.high is None
+    return replace(ball, low=None, high=None, within=None, orthogonal_to=None, section=None if exact else section)
 
 
 def _basis(leaf: str, subspace: Subspace, value: Tensor) -> Tensor:

@@ -212,6 +212,13 @@ class Subspace:
             axes=self.axes[:0],
         )
 
+    def facts(self) -> dict[str, object]:
+        """What defines it, as plain values for a record: the basis by its digest."""
+        from brittle.digest import tensor_digest
+
+        facts = {"dimension": self.dimension, "features": self.features, "rule": self.rule}
+        return {**facts, "basis": tensor_digest(self.basis), "mean": tensor_digest(self.mean)}
+
     def __repr__(self) -> str:
         return f"Subspace(dimension {self.dimension} of {self.features}; {self.rule})"
 

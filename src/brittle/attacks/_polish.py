@@ -37,12 +37,13 @@ def polish(problem: Problem, tracker: Tracker, steps: int) -> None:
     weighted by their multipliers. Inside one linear region of the network the first step is exact; where the nearest point
     lies on a kink at which the row is locally convex, the two cuts close in on it (Kiwiel's aggregate bundle):
     exactly for p = 2 on tiny networks, while for p = 1 and inf, where several kinks can meet in the nearest point, 1e-3 was left (measured). A mean that lies above
-    the row at the iterate is no cut, and is dropped. Of a specification with ``rank`` above 1, or with p = 0, nothing is polished.
+    the row at the iterate is no cut, and is dropped. Of a specification with ``rank`` above 1, with p = 0, or of a section, nothing is polished.
 
     Reference: Kiwiel, Methods of Descent for Nondifferentiable Optimization, 1985.
     """
     at = (tracker.found & (tracker.value > 0)).nonzero()[:, 0].cpu()
-    if problem.spec.rank > 1 or any(ball.p == 0 for ball in problem.region.values()) or not len(at):
+    unsuited = any(ball.p == 0 or ball.section is not None for ball in problem.region.values())
+    if problem.spec.rank > 1 or unsuited or not len(at):
         return
     tiny = max(torch.finfo(value.dtype).eps for value in problem.centre.values())
     part = problem.take(at).double()

@@ -131,7 +131,7 @@ def _direction(problem: Problem, leaf: str, value: Tensor, gradient: Tensor, ste
     ball, radius = problem.region[leaf], problem.radius(leaf).to(value)
     p = ball.p
     length = norms.spread(step.to(value) * radius, value)
-    if p == torch.inf or p == 2:
+    if p == torch.inf or p == 2 or ball.section is not None:
         return -length * ball.steepest(gradient)
     if p == 1:
         rows = norms.flat(ball.stretched(gradient))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from brittle import norms
 from brittle.backward import evaluation_loss, settled
+from brittle.errors import NotCertified
 from brittle.intervals import State, gamma
 from brittle.problem import Problem
 from brittle.relaxation import Pulled, inner
@@ -61,7 +62,12 @@ def certificate(lower: Tensor, method: str, proof: dict[str, Tensor] | None = No
 
 
 def in_turns(problem: Problem, each: int, bound: Callable[[Problem], Certificate]) -> Certificate:
-    """Evaluate a bound on as many examples at a time as ``each`` numbers per example leave room for."""
+    """Evaluate a bound on as many examples at a time as ``each`` numbers per example leave room for.
+
+    Errors: NotCertified for balls of a subspace whose coordinates do not tell lengths and ranges.
+    """
+    if any(ball.section is not None for ball in problem.region.values()):
+        raise NotCertified("restricted")
     size = max(1, ENTRIES // max(1, each))
     if size >= len(problem):
         return bound(problem)

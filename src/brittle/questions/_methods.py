@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from brittle.discovery import EFFORTS, Method, method, portfolio
-from brittle.errors import InputError
+from brittle.errors import InputError, NotCertified
 from brittle.problem import Problem
+from brittle.results import Certificate
 
 Choice = Sequence[str | Callable] | None
 
@@ -16,6 +17,8 @@ def chosen(family: str, choice: Choice, problem: Problem, effort: str, answers: 
     choice : None for the portfolio of the effort; else names ("crown") or callables (a function, or a ``functools.partial``
     that binds its options), tried in the given order.
     """
+    if family == "bounds" and any(ball.section is not None for ball in problem.region.values()):
+        return [("restricted", _restricted)]
     if choice is None:
         norms = tuple(ball.p for ball in problem.region.values())
         leaves = tuple("input" if problem.parameter_name(leaf) is None else "parameter" for leaf in problem.leaves)
@@ -50,6 +53,11 @@ def check_verb(problem: Problem, ends: str, quantity: str) -> None:
             "shared=True, one change common to all examples",
             "use shared=False; shared changes are not supported by this version",
         )
+
+
+def _restricted(problem: Problem) -> Certificate:
+    """No bound knows the section of an l1 or l-inf ball, or of a range, by a subspace."""
+    raise NotCertified("restricted")
 
 
 def _named(family: str, entry: str | Callable) -> tuple[str, Callable]:
