@@ -59,7 +59,7 @@ def trajectories(
     on a copy.
 
     x        what the network takes. A lone RNN, GRU or LSTM takes it in its own layout (``batch_first``); a lone cell sequences (batch, time, feature)
-    lengths  (N,) valid steps of padded sequences; packed ones bring their own
+    lengths  (N,) valid steps of padded sequences: of every layer and cell that takes N sequences of at least that many steps; packed ones bring their own
     state    an example state: declares that ``module`` is itself a cell, called ``module(input, state)``; x is then (batch, time, feature)
     Returns the trajectories in the order of the network; () where nothing recurrent was called.
     Errors: InputError for a sequence of length zero, lengths that do not fit, and inputs or states that are not finite.
@@ -81,11 +81,11 @@ def trajectories(
     assert isinstance(quiet, nn.Module)
     with calls(quiet, count) as (known, others):
         run(quiet, x)
-    found = [t for name, made in known.items() if made for t in _followed(cells(module), name, made)]
+    found = [t for name, made in known.items() if made for t in _followed(cells(module), name, made, count)]
     alone = {
         n: made for n, made in others.items() if not any(f"{k}.".startswith(f"{n}.") for k, m in known.items() if m)
     }
-    found += [t for name, made in alone.items() if (t := _like_a_cell(quiet, name, made)) is not None]
+    found += [t for name, made in alone.items() if (t := _like_a_cell(quiet, name, made, count)) is not None]
     return tuple(_finite(t) for t in found)
 
 
@@ -114,11 +114,11 @@ def _alone(module: Callable, x: Tensor, state: Tensor | Sequence[Tensor] | None,
         return _finite(driven(cell, start, x, torch.full((len(x),), x.shape[1]) if count is None else count))
 
 
-def _followed(found: tuple[Cell, ...], owner: str, made: list) -> list[Trajectory]:
+def _followed(found: tuple[Cell, ...], owner: str, made: list, count: Tensor | None) -> list[Trajectory]:
     """The trajectories of one module's cells over all its calls."""
     mine = [c for c in found if c.owner == owner]
     if isinstance(made[0], StepCall):
-        return [_joined([_chain(mine[0], chain) for chain in chained(made)])]
+        return [_joined([_chain(mine[0], chain, count) for chain in chained(made)])]
     with torch.no_grad():
         parts = [_through(mine, call) for call in made]
     return [_joined([part[k] for part in parts]) for k in range(len(mine))]
@@ -150,21 +150,24 @@ def _turned(x: Tensor, lengths: Tensor) -> Tensor:
     return x.gather(1, at[..., None].expand_as(x))
 
 
-def _chain(cell: Cell, chain: list[StepCall]) -> Trajectory:
+def _chain(cell: Cell, chain: list[StepCall], count: Tensor | None) -> Trajectory:
     inputs = torch.stack([c.inputs for c in chain], 1)
     first = chain[0].before
     start = torch.zeros(len(inputs), cell.size, dtype=torch.float64) if first is None else flat(first)
     states = torch.stack([start, *(flat(c.after) for c in chain)], 1)
-    return Trajectory(cell, states, inputs, torch.full((len(inputs),), len(chain)))
+    fits = count is not None and len(count) == len(inputs) and len(chain) >= int(count.max())
+    return Trajectory(
+        cell, states, inputs, count if fits and count is not None else torch.full((len(inputs),), len(chain))
+    )
 
 
-def _like_a_cell(module: nn.Module, name: str, made: list[StepCall]) -> Trajectory | None:
+def _like_a_cell(module: nn.Module, name: str, made: list[StepCall], count: Tensor | None) -> Trajectory | None:
     """A module that is none of torch's cells and was called as one: at least two calls with the state of the one before."""
     chains = [chain for chain in chained(made) if len(chain) > 1]
     if not chains or chains[0][0].before is None:
         return None
     cell = custom(name, module.get_submodule(name), chains[0][0].before, chains[0][0].inputs.shape[-1], owner=name)
-    return _joined([_chain(cell, chain) for chain in chains])
+    return _joined([_chain(cell, chain, count) for chain in chains])
 
 
 def _joined(parts: list[Trajectory]) -> Trajectory:
