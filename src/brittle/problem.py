@@ -212,12 +212,14 @@ class Problem:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Rows (N, R) at a point, and the gradient of ``objective(rows) -> (N,)`` (default: the margin) by every moving leaf.
 
-        One forward and one backward pass per example. A leaf that the output does not depend on gets zeros.
+        One forward and one backward pass per example. A leaf that the output does not depend on gets zeros. A parameter of one value for
+        all examples, (1, *shape), is never copied for each, and gets the sum of their gradients, (1, *shape).
         """
         objective = objective or (lambda rows: margin(rows, self.spec.rank))
-        parts = [self._part_gradient(point, objective, at) for at in self._pieces(point)]
+        parts = [self._part_gradient(point, objective, at) for at in self._pieces(point, each=True)]
         meter.count(backward=len(self))
-        return torch.cat([rows for rows, _ in parts]), {k: torch.cat([g[k] for _, g in parts]) for k in point}
+        join = lambda k, pieces: torch.cat(pieces) if len(point[k]) == len(self) else sum(pieces[1:], pieces[0])
+        return torch.cat([rows for rows, _ in parts]), {k: join(k, [g[k] for _, g in parts]) for k in point}
 
     def _part_gradient(
         self, point: Point, objective: Callable[[Tensor], Tensor], at: Tensor
@@ -232,9 +234,13 @@ class Problem:
             gradients = _gradients(values.sum(), leaves)
         return rows.detach(), gradients
 
-    def _pieces(self, point: Point) -> tuple[Tensor, ...]:
-        """The examples in micro-batches: what one forward and backward pass may hold depends on shapes alone, never on the machine."""
-        moved = sum(v[0].numel() for k, v in point.items() if k not in self.inputs)
+    def _pieces(self, point: Point, each: bool = False) -> tuple[Tensor, ...]:
+        """The examples in micro-batches: what one forward and backward pass may hold depends on shapes alone, never on the machine.
+
+        A parameter of one value for all examples costs nothing, unless there shall be a gradient for ``each``.
+        """
+        one = lambda v: len(v) < len(self) if each else alike(v)
+        moved = sum(v[0].numel() for k, v in point.items() if k not in self.inputs and not one(v))
         width = moved + sum(v[0].numel() for v in self.inputs.values())
         return torch.arange(len(self)).split(max(1, NUMBERS // max(1, width)))
 
@@ -257,8 +263,10 @@ class Problem:
         """
         worst = torch.zeros(len(self), dtype=torch.float64, device=self.device)
         for leaf, value in point.items():
-            ball = self.region[leaf]
-            change = value.detach().to(torch.float64) - self.centre[leaf].detach().to(torch.float64)
+            ball, centre = self.region[leaf], self.centre[leaf]
+            if leaf not in self.inputs and alike(value):
+                value, centre = value[:1], centre[:1]
+            change = value.detach().to(torch.float64) - centre.detach().to(torch.float64)
             distance = ball.size(change)
             ratio = distance / ball.radius if ball.radius > 0 else torch.where(distance > 0, inf, 0.0)
             low, high = ball.exact_range(value)
@@ -312,7 +320,8 @@ class Problem:
         """Re-measure a final point: settle nothing, judge everything.
 
         ``found`` needs the property to fail for the module as given and for its float64 copy, at exactly the stored values.
-        A point outside its range, or whose logits are not finite, becomes the clean point. Costs two forward passes.
+        A point outside its range, or whose logits are not finite, becomes the clean point; a parameter of one value for all examples
+        stays one value. Costs two forward passes.
         """
         own, exact = self._both_margins(point)
         size = self.size(point)
@@ -321,12 +330,14 @@ class Problem:
         rounding = (own <= 0) & (exact > 0) & feasible
         broken = ~(own.isfinite() & exact.isfinite())
         keep = (feasible & ~broken).to(self.device)
-        kept = {k: torch.where(norms.spread(keep, v), v, self.centre[k]) for k, v in point.items()}
+        point = {k: v.expand(len(self), *v.shape[1:]) for k, v in point.items()}
+        one = {k for k, v in point.items() if k not in self.inputs and alike(v)}
+        kept = {k: v if k in one else torch.where(norms.spread(keep, v), v, self.centre[k]) for k, v in point.items()}
         status = tuple(
             "nan" if b else "found" if f else "rounding-only" if r else "none"
             for b, f, r in zip(broken.tolist(), found.tolist(), rounding.tolist(), strict=True)
         )
-        if not bool(keep.all()):  # the margins must be those of the point that is returned
+        if not bool(keep.all()) and not one:  # the margins must be those of the point that is returned
             clean_own, clean_exact = self._both_margins(self.centre)
             own, exact = torch.where(keep.cpu(), own, clean_own), torch.where(keep.cpu(), exact, clean_exact)
         return Witness(kept, own, found, torch.where(found | rounding, size, inf), status, method, exact)
@@ -336,17 +347,23 @@ class Problem:
     def _both_margins(self, point: Point) -> tuple[Tensor, Tensor]:
         """Margins (N,) of the module as given and of its float64 copy, both in float64 on the CPU."""
         own = self.margin(point)
-        exact = self.double().margin({k: v.to(torch.float64) for k, v in point.items()})
+        wide = lambda v: v[:1].to(torch.float64).expand(v.shape) if alike(v) else v.to(torch.float64)
+        exact = self.double().margin({k: wide(v) for k, v in point.items()})
         return own.to(torch.float64).cpu(), exact.to(torch.float64).cpu()
 
     def _forward(self, point: Point) -> Tensor:
         values = {**self.inputs, **{k: v for k, v in point.items() if k in self.inputs}}
         moved = {self.parameter_name(k): v for k, v in point.items() if k not in self.inputs}
         module: Any = self.network.quiet  # a module wherever a parameter moves: a mere callable has none
+        common = {n: v[0] for n, v in moved.items() if len(v) == 1 or alike(v)}
+        moved = {n: v for n, v in moved.items() if n not in common}
         if not moved:
-            return read_logits(self._call(module, values))
+            call = (lambda *a, **k: functional_call(module, common, a, k)) if common else module
+            return read_logits(self._call(call, values))
         one = lambda weights, row: read_logits(
-            self._call(lambda *a, **k: functional_call(module, weights, a, k), {n: v[None] for n, v in row.items()})
+            self._call(
+                lambda *a, **k: functional_call(module, {**common, **weights}, a, k), {n: v[None] for n, v in row.items()}
+            )
         )[0]
         if not self.network.cache.get("loop over weights"):
             try:
@@ -364,8 +381,14 @@ class Problem:
         return self.network.run(lambda: module(**named))
 
 
+def alike(value: Tensor) -> bool:
+    """Whether a leaf holds one value for all of several examples: (1, ...), or (N, ...) expanded and not copied."""
+    return value.stride(0) == 0 if len(value) > 1 else True
+
+
 def _at(point: Point, at: Tensor) -> dict[str, Tensor]:
-    return {k: v[at.to(v.device)] for k, v in point.items()}
+    here = lambda v: v if len(v) == 1 else v[:1].expand(len(at), *v.shape[1:]) if alike(v) else v[at.to(v.device)]
+    return {k: here(v) for k, v in point.items()}
 
 
 def _of_some(objective: Callable[[Tensor], Tensor], rows: Tensor, at: Tensor, count: int) -> Tensor:
