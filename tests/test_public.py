@@ -38,6 +38,7 @@ def calls(linear, x, labels):
         "Problem": lambda: bt.Problem(linear, x, labels),
         "Ball": lambda: bt.Ball(p=inf, radius=1),
         "Gaussian": lambda: bt.Gaussian(0.1),
+        "foreign": lambda: bt.foreign(lambda model, inputs, labels: inputs)(problem),
         "UniformBall": lambda: bt.UniformBall(0.1),
         "UniformCube": lambda: bt.UniformCube(0.1),
         "UniformSphere": lambda: bt.UniformSphere(0.1),

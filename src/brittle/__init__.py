@@ -33,6 +33,7 @@ _HOME = {
     "probability": "questions.probability",
     "population": "questions.population",
     "tolerated_noise": "questions.tolerated_noise",
+    "foreign": "questions.foreign",
     "optimum": "questions.optimum",
     "diagnose": "questions.diagnose",
     "Subspace": "subspace",
