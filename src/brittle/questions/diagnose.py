@@ -8,6 +8,7 @@ from brittle.discovery import check_options, method
 from brittle.noise.cell import cell
 from brittle.problem import Problem
 from brittle.questions.accuracy import accuracy
+from brittle.questions.margin import margin
 from brittle.questions.optimum import optimum
 from brittle.questions.probability import probability
 from brittle.questions.radius import radius
@@ -46,6 +47,7 @@ def tools(function: Callable, seed: int) -> dict[str, Callable]:
         "smallest": partial(radius, effort="quick", ends="upper", seed=seed),
         "radius": partial(radius, effort="quick", seed=seed),
         "accuracy": partial(accuracy, effort="quick", seed=seed),
+        "margin": partial(margin, effort="quick", seed=seed),
         "probability": probability,
         "paper_bound": partial(probability, ends="upper", estimators=[partial(cell, distances="nearest")]),
         "tolerated": tolerated_noise,
