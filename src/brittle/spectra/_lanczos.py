@@ -14,10 +14,10 @@ from brittle.spectra._matrix import UNIT
 from brittle.spectra._schur import Complex, Factored, Real
 
 STEPS = 100  # EigTool caps at 99; what has not converged by then goes to the SVD
-ROWS = 16  # of a diagonal block; measured: 8 and 32 are no faster
+BLOCK = 16  # rows of a diagonal block
 LAGUERRE = 40  # iterations at most; 2 to 4 are usual
 BYTES = 2**26  # of one block of vectors
-SAFETY = 0.1  # the residual may be this share of the tolerance
+SAFETY = 0.5  # the residual may be this share of the tolerance; what it leaves is for pairs closer than the residual can tell apart
 
 
 def start_vector(n: int) -> Complex:
@@ -28,9 +28,9 @@ def start_vector(n: int) -> Complex:
 
 
 def inverse_lanczos(
-    factored: Factored, points: Complex, tolerance: float, vectors: bool
+    factored: Factored, points: Complex, tolerance: float, vectors: bool, threads: int = 1
 ) -> tuple[Real, Complex, Complex]:
-    """(values, left, right) in the basis of the Schur form, NaN where it has not converged; no vectors: empty left and right."""
+    """(values, left, right) in the basis of the Schur form, NaN where it has not converged; no vectors: empty left and right. One thread."""
     n = len(factored.triangular)
     width = max(1, BYTES // (16 * n * (STEPS if vectors else 4)))
     parts = [_block(factored, points[i : i + width], tolerance, vectors) for i in range(0, len(points), width)]
@@ -69,8 +69,9 @@ def _block(factored: Factored, points: Complex, tolerance: float, vectors: bool)
         if not vectors:
             return values, right, right
         left = _unit(_solve_adjoint(factored, points, right.T))  # u ~ C^-* v, where C v would be all cancellation
-        right = _unit(_solve(factored, points, left.copy()))  # v ~ C^-1 u, so that C v = s u to rounding
-        values[~np.isfinite(right).all(0)] = np.nan
+        right = _solve(factored, points, left.copy())  # v ~ C^-1 u, so that C v = s u to rounding
+        values = np.where(np.isnan(values), values, 1 / np.linalg.norm(right, axis=0))
+        right = _unit(right)
     return values, left.T, right.T
 
 
@@ -82,8 +83,8 @@ def _solve(factored: Factored, shifts: Complex, x: Complex) -> Complex:
     """(zI - T)^-1 x in place, one shift per column."""
     t, n = factored.triangular, len(x)
     gap = _gaps(factored, shifts)
-    for low in range((n - 1) // ROWS * ROWS, -1, -ROWS):
-        high = min(low + ROWS, n)
+    for low in range((n - 1) // BLOCK * BLOCK, -1, -BLOCK):
+        high = min(low + BLOCK, n)
         if high < n:
             x[low:high] += t[low:high, high:] @ x[high:]
         for i in range(high - 1, low - 1, -1):
@@ -97,8 +98,8 @@ def _solve_adjoint(factored: Factored, shifts: Complex, x: Complex) -> Complex:
     """(zI - T)^-* x, one shift per column."""
     t, n, x = factored.adjoint, len(x), x.copy()
     gap = _gaps(factored, shifts).conj()
-    for low in range(0, n, ROWS):
-        high = min(low + ROWS, n)
+    for low in range(0, n, BLOCK):
+        high = min(low + BLOCK, n)
         if low:
             x[low:high] += t[low:high, :low] @ x[:low]
         for i in range(low, high):

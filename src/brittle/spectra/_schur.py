@@ -4,8 +4,10 @@
 nearest eigenvalue (Weyl's enclosure), and real A answers conjugate points alike.
 """
 
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,7 @@ from brittle.spectra._matrix import UNIT, is_real, rounding_floor, square
 
 Complex = NDArray[np.complex128]
 Real = NDArray[np.float64]
+ROWS = 4  # of the compiled kernel's blocks: 2 ROWS accumulators, 2 vectors and 2 factors in 16 to 32 registers
 SAME = 1e-13  # points closer than this times ||A|| count as one; far below 1e-12 ||A||, where relative accuracy ends
 
 
@@ -43,6 +46,21 @@ class Factored:
         """T*, stored by rows."""
         return np.ascontiguousarray(self.triangular.conj().T)
 
+    @cached_property
+    def packed(self) -> tuple[Real, Real]:
+        """T* and T read backwards, both strictly lower, as the compiled kernel walks through them: ROWS rows at a time, by columns."""
+        n = len(self.triangular)
+        rows = -(-n // ROWS) * ROWS
+        padded = np.zeros((rows, rows), np.complex128)
+        padded[:n, :n] = self.triangular
+        return _packed(padded.conj().T), _packed(padded[::-1, ::-1])
+
+
+def _packed(matrix: Complex) -> Real:
+    strict = np.tril(matrix, -1)
+    blocks = [strict[b : b + ROWS, : b + ROWS].T for b in range(0, len(strict), ROWS)]
+    return np.concatenate([np.concatenate((b.real, b.imag), 1).reshape(-1) for b in blocks])
+
 
 def factorise(matrix: object) -> Factored:
     """Complex Schur form of a square matrix, 25 n^3 flops."""
@@ -62,14 +80,14 @@ def factorise(matrix: object) -> Factored:
 
 
 def smallest(
-    factored: Factored, points: Complex, tolerance: float = 1e-5, vectors: bool = False
+    factored: Factored, points: Complex, tolerance: float = 1e-5, vectors: bool = False, threads: int = 1
 ) -> tuple[Real, Complex | None, Complex | None]:
     """(values (m,), left (m, n), right (m, n)) at points (m,), with (zI - A) right = value * left; None, None without vectors.
 
     Values are relative to ``tolerance`` and never below ``factored.floor``: a value equal to the floor says "at most that".
     """
     distinct, inverse = _distinct(factored, np.asarray(points, np.complex128))
-    values, left, right = _solve(factored, distinct, tolerance, vectors)
+    values, left, right = _solve(factored, distinct, tolerance, vectors, threads)
     values = np.maximum(values, factored.floor)[inverse]
     if left is None or right is None:
         return values, None, None
@@ -89,10 +107,8 @@ def _distinct(factored: Factored, points: Complex) -> tuple[Complex, NDArray[np.
 
 
 def _solve(
-    factored: Factored, points: Complex, tolerance: float, vectors: bool
+    factored: Factored, points: Complex, tolerance: float, vectors: bool, threads: int
 ) -> tuple[Real, Complex | None, Complex | None]:
-    from brittle.spectra import _lanczos
-
     values = np.empty(len(points))
     left, right = (np.empty((len(points), len(factored.triangular)), np.complex128) for _ in "lr")
     near, nearest = _distances(factored, points)
@@ -108,16 +124,32 @@ def _solve(
         )
     rest = np.flatnonzero(~normal)
     if len(rest):
-        found, y, x = _lanczos.inverse_lanczos(factored, points[rest], tolerance, vectors)
+        found, y, x = _iteration()(factored, points[rest], tolerance, vectors, threads)
         lost = np.isnan(found)  # not converged, or vectors that overflowed
         if lost.any():
-            found[lost], y[lost], x[lost] = _by_svd(factored, points[rest[lost]])
+            found[lost], u, v = _by_svd(factored, points[rest[lost]])
+            if vectors:
+                y[lost], x[lost] = u, v
         values[rest] = found
         if vectors:
             left[rest], right[rest] = y, x
     if not vectors:
         return values, None, None
     return values, left @ factored.unitary.T, right @ factored.unitary.T
+
+
+@cache
+def _iteration() -> Callable[..., tuple[Real, Complex, Complex]]:
+    """The compiled kernel, or its NumPy twin where Numba is missing."""
+    try:
+        from brittle.spectra._kernel import inverse_lanczos
+    except ImportError as reason:
+        from brittle.spectra._lanczos import inverse_lanczos
+
+        warnings.warn(
+            f"pseudospectra run in plain NumPy, some four times slower: {reason}", RuntimeWarning, stacklevel=2
+        )
+    return inverse_lanczos
 
 
 def _distances(factored: Factored, points: Complex) -> tuple[Real, NDArray[np.intp]]:

@@ -18,14 +18,14 @@ ABOUT = About(
 
 @overload
 def pseudospectrum(
-    matrix: object, points: object, *, tolerance: float = 1e-5, vectors: Literal[False] = False
+    matrix: object, points: object, *, tolerance: float = 1e-5, vectors: Literal[False] = False, threads: int = 1
 ) -> Real: ...
 @overload
 def pseudospectrum(
-    matrix: object, points: object, *, tolerance: float = 1e-5, vectors: Literal[True]
+    matrix: object, points: object, *, tolerance: float = 1e-5, vectors: Literal[True], threads: int = 1
 ) -> tuple[Real, Complex, Complex]: ...
 def pseudospectrum(
-    matrix: object, points: object, *, tolerance: float = 1e-5, vectors: bool = False
+    matrix: object, points: object, *, tolerance: float = 1e-5, vectors: bool = False, threads: int = 1
 ) -> Real | tuple[Real, Complex, Complex]:
     """Smallest singular value of zI - A at each point z; the epsilon-pseudospectrum of A is ``pseudospectrum(A, z) < epsilon``.
 
@@ -43,13 +43,14 @@ def pseudospectrum(
     points     complex numbers of any shape, in the units of the eigenvalues
     tolerance  relative, at least 1e-12
     vectors    also return u and v, shape points.shape + (n,)
+    threads    the points are split between so many; results do not depend on it
 
     Returns values in the shape of ``points``; with ``vectors`` the triple (values, u, v).
 
     >>> import numpy as np
     >>> jordan = np.array([[0.5, 1.0], [0.0, 0.5]])        # its pseudospectra are disks of radius sqrt(epsilon^2 + epsilon)
-    >>> pseudospectrum(jordan, 0.5 + (0.1**2 + 0.1) ** 0.5).round(6)
-    array(0.1)
+    >>> float(pseudospectrum(jordan, 0.5 + (0.1**2 + 0.1) ** 0.5).round(6))
+    0.1
 
     Reference: Trefethen & Embree, Spectra and Pseudospectra, Princeton 2005; T. Wright's EigTool for the Schur form with inverse
     Lanczos (Lui 1997); Moon & Poulson, arXiv 1607.01477, for sharing the off-diagonal between shifts.
@@ -57,6 +58,8 @@ def pseudospectrum(
     array, z = rectangular(matrix), _as_points(points)
     if not 1e-12 <= tolerance < 1:
         raise InputError("tolerance", "a number from 1e-12 up to 1", tolerance, "1e-5 is plenty for a picture")
+    if threads < 1:
+        raise InputError("threads", "at least 1", threads, "one per core that is free")
     rows, columns = array.shape
     if rows < columns:
         raise InputError(
@@ -69,7 +72,7 @@ def pseudospectrum(
     if rows > columns:
         values, left, right = _rectangular(array, flat)
     else:
-        values, left, right = smallest(factorise(array), flat, tolerance, vectors)
+        values, left, right = smallest(factorise(array), flat, tolerance, vectors, threads)
     values = values.reshape(z.shape)
     if not vectors or left is None or right is None:
         return values
