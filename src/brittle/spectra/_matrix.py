@@ -7,7 +7,7 @@ import numpy as np
 from brittle.errors import InputError
 
 UNIT = float(np.finfo(np.float64).eps) / 2  # 2^-53, one rounding
-LARGE, SMALL = 1e120, 1e-120  # fourth powers of sizes between them neither overflow nor vanish
+LARGE, SMALL = 1e70, 1e-70  # fourth powers of sizes between them neither overflow nor vanish
 
 
 def square(matrix: Any) -> np.ndarray:
@@ -42,7 +42,10 @@ def rectangular(matrix: Any) -> np.ndarray:
     size = float(np.abs(a).max())
     if size and not SMALL < size < LARGE:
         raise InputError(
-            "matrix", f"a largest entry of {SMALL:g} .. {LARGE:g}", f"{size:g}", "rescale it; most quantities scale along"
+            "matrix",
+            f"a largest entry of {SMALL:g} .. {LARGE:g}",
+            f"{size:g}",
+            "rescale it; most quantities scale along",
         )
     return a
 
@@ -82,4 +85,4 @@ def check_epsilon(a: np.ndarray, epsilon: float) -> float:
 
 def is_real(a: np.ndarray) -> bool:
     """Whether the pseudospectrum is symmetric about the real axis, so that half the plane suffices."""
-    return not np.iscomplexobj(a) or not a.imag.any()
+    return not np.iscomplexobj(a) or not np.imag(a).any()

@@ -34,7 +34,7 @@ def eigenvalue_conditions(matrix: Any) -> tuple[np.ndarray, np.ndarray]:
     from scipy.linalg import eig
 
     a = square(matrix)
-    values, left, right = eig(a, left=True, right=True)
+    values, left, right = eig(a, left=True, right=True)  # pyright: ignore[reportAssignmentType]
     overlap = np.abs((left.conj() * right).sum(0))
     length = np.linalg.norm(left, axis=0) * np.linalg.norm(right, axis=0)
     with np.errstate(divide="ignore"):

@@ -1,0 +1,50 @@
+"""Local maxima of the Kreiss quotient ``(|z| - 1) / s(z)``."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from brittle.spectra._plane import Pair, Plane
+
+
+@dataclass(frozen=True, eq=False)
+class Quotient:
+    """A point outside the unit circle, the quotient there, and the singular triple."""
+
+    value: float
+    pair: Pair
+
+    @property
+    def point(self) -> complex:
+        return self.pair.point
+
+
+def quotient(plane: Plane, point: complex) -> Quotient:
+    """The quotient at a point, a little low: s is raised by its rounding."""
+    pair = plane.pair(point)
+    return Quotient((abs(point) - 1) / (pair.value + plane.factored.floor * 2), pair)
+
+
+def climb(plane: Plane, starts: list[tuple[float, float]]) -> list[Quotient]:
+    """From (radius, angle) pairs to local maxima, by quasi-Newton steps in ``(log(r - 1), t)``; the largest first.
+
+    ``d log K = (1 - (r - 1) Re(e^{it} u* v) / s) d log(r - 1) - Re(iz u* v) / s dt``.
+    """
+    from scipy.optimize import minimize
+
+    def negative(v: np.ndarray) -> tuple[float, np.ndarray]:
+        step = np.exp(v[0])
+        z = (1 + step) * np.exp(1j * v[1])
+        p = plane.pair(z)
+        s = max(p.value, 1e-300)
+        along = np.array([step * (np.exp(1j * v[1]) * p.overlap).real / s - 1, (1j * z * p.overlap).real / s])
+        return float(np.log(s) - v[0]), along
+
+    found = []
+    for radius, angle in starts:
+        start = np.array([np.log(max(radius - 1, 1e-300)), angle])
+        end = minimize(negative, start, jac=True, method="BFGS", options={"gtol": 1e-11, "maxiter": 60}).x
+        found.append(
+            max((quotient(plane, (1 + np.exp(v[0])) * np.exp(1j * v[1])) for v in (start, end)), key=lambda q: q.value)
+        )
+    return sorted(found, key=lambda q: -q.value)

@@ -1,0 +1,154 @@
+"""The Kreiss constant, enclosed."""
+
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from brittle.about import About
+from brittle.errors import InputError
+from brittle.spectra._circles import ROUNDED, Circle, circle, quotient_between, verified
+from brittle.spectra._matrix import UNIT, rounding_floor, square
+from brittle.spectra._plane import Plane, plane
+from brittle.spectra._quotient import Quotient, climb
+from brittle.spectra._verified import norm_above, verifier
+
+if TYPE_CHECKING:
+    from brittle.results import Bracket
+
+ABOUT = About(
+    promise="both ends of the constant that bounds how far any power of the matrix can grow on its way",
+    reference="Kreiss 1962; Mitchell, arXiv 1907.06537 (the problem); enclosure by the three circles theorem: derived here",
+    leaves=(),
+    cost="no pass; one Schur form and some thousand points of the plane",
+)
+ROUNDS = 1000
+
+
+def kreiss(matrix: Any, *, tolerance: float = 0.01) -> "Bracket":
+    """``K(A) = sup_{|z|>1} (|z| - 1) ||(zI - A)^-1|| = sup_eps (rho_eps(A) - 1) / eps``; ``K <= sup_k ||A^k|| <= e n K``.
+
+    1 for normal A with ``rho < 1``, and always at least 1; infinite where a power of A grows without bound.
+
+    Guarantee. ``lower``: a concrete point, ``(|z| - 1) / s`` there, a local maximum to rounding (``diagnostics["point"]``, infinite where K = 1 is
+    approached far out). ``upper``: proved in floating point. On finitely many circles disks around points with a verified smallest
+    singular value (Cholesky with its rounding error) cover the circle, between circles log ||(I - A/z)^-1|| is convex in log |z| (three
+    circles theorem), and beyond the last one ``||A||`` bounds it. That all eigenvalues are inside rests on the residual of the Schur form. ``upper <= lower
+    (1 + tolerance)`` unless the status says otherwise. A matrix that is on the boundary of stability to rounding, as orthogonal ones are, has its
+    K decided by digits it does not have: ``lower`` is then what is reached at resolvable points, ``upper`` infinite and without guarantee.
+
+    matrix : (n, n); tolerance : relative width asked for, 1e-4 .. 1. One value, the quantity is "Kreiss constant".
+    Errors: InputError.
+
+    >>> import numpy as np
+    >>> found = kreiss(0.5 * np.eye(8) + 0.9 * np.eye(8, k=1))
+    >>> found
+    Bracket(Kreiss constant: [5.116, 5.16]; witnessed below, proved above)
+    >>> round(float(found.lower), 9), round(float(found.diagnostics["point"][0, 0]), 6)
+    (5.11624519, 1.089879)
+    """
+    if not 1e-4 <= tolerance <= 1:
+        raise InputError("tolerance", "a number from 1e-4 to 1", tolerance, "leave it out for one per cent")
+    started, a = perf_counter(), square(matrix)
+    if norm_above(a) <= 1:
+        return _answer(1.0, 1.0, complex(np.inf), "ok", started, 0)
+    at = plane(a)
+    unit = circle(at, 1.0, np.inf, tolerance / 3)
+    if unit.curve.least <= 64 * rounding_floor(a) or not verified(at, verifier(a), unit):
+        return _on_the_boundary(at, started)
+    if unit.curve.proved <= 2 * _schur_residual(at):
+        return _on_the_boundary(at, started)
+    if np.abs(at.eigenvalues).max() > 1:  # their number outside is that of A: no eigenvalue of A + t E is on the circle
+        outside = complex(max(at.eigenvalues, key=abs))
+        return _answer(
+            np.inf, np.inf, outside, "unstable: an eigenvalue outside the unit circle", started, len(unit.curve.t)
+        )
+    return _enclosed(at, unit, tolerance, started)
+
+
+def _enclosed(at: Plane, unit: Circle, tolerance: float, started: float) -> "Bracket":
+    """Circles from the unit one outwards; the worst is searched more closely, or the worst gap between two halved, until none is too large."""
+    norm, rings = norm_above(at.matrix), [unit]
+    far = (
+        2 + max((1 + tolerance) * norm - 1, 1e-3) / tolerance
+    )  # there (r - 1) / (r - ||A||) is within the tolerance of 1
+    steps = np.geomspace(unit.curve.least, far, 2 + int(np.log(far / unit.curve.least) / np.log(3)))
+    rings += [circle(at, 1 + step, np.inf, tolerance / 3) for step in steps]
+    best = _better(at, None, max(rings, key=lambda ring: ring.reached[0]))
+    worst = np.inf
+    for _ in range(ROUNDS):
+        ceiling = max(1.0, 0.0 if best is None else best.value) * (1 + tolerance)
+        (worst, radius), i = max((quotient_between(rings[j], rings[j + 1]), j) for j in range(len(rings) - 1))
+        if worst <= ceiling:
+            break
+        loose = [j for j in (i, i + 1) if rings[j].bound > ceiling]
+        if loose:
+            j = loose[0]
+            rings[j] = circle(at, rings[j].radius, ceiling, tolerance / 3, rings[j].curve)
+        else:
+            j, low, high = i + 1, rings[i].radius, rings[i + 1].radius
+            rings.insert(
+                j, circle(at, min(max(radius, 0.8 * low + 0.2 * high), 0.2 * low + 0.8 * high), ceiling, tolerance / 3)
+            )
+        best = _better(at, best, rings[j])
+    lower, point = (1.0, complex(np.inf)) if best is None else (best.value, best.point)
+    last = rings[-1]
+    beyond = min((last.radius - 1) / (last.radius - norm) if last.radius > norm else np.inf, last.gain) * ROUNDED
+    check = verifier(at.matrix)
+    proved = all(verified(at, check, ring) for ring in rings[1:])
+    status = "ok" if proved else "not proved: a smallest singular value could not be verified"
+    points, above = sum(len(ring.curve.t) for ring in rings), "proved" if proved else "none"
+    return _answer(lower, max(worst, beyond, lower), point, status, started, points, above)
+
+
+def _better(at: Plane, best: Quotient | None, ring: Circle) -> Quotient | None:
+    """The local maximum next to the largest quotient of a circle, where that exceeds the best so far and 1."""
+    if ring.reached[0] <= (1.0 if best is None else best.value * (1 + 1e-12)):
+        return best
+    found = climb(at, [(ring.radius, ring.reached[1])])[0]
+    return found if found.value > (1.0 if best is None else best.value) else best
+
+
+def _schur_residual(at: Plane) -> float:
+    """How far A is from a matrix with exactly the computed eigenvalues, inside and outside, up to the rounding of this very sum."""
+    q, t = at.factored.unitary, at.factored.triangular
+    size = float(np.linalg.norm(at.matrix))
+    away = float(np.linalg.norm(at.matrix @ q - q @ t)) + size * float(np.linalg.norm(q.conj().T @ q - np.eye(len(q))))
+    return 2 * away + 8 * (len(q) + 4) * UNIT * size * len(q) ** 0.5
+
+
+def _on_the_boundary(at: Plane, started: float) -> "Bracket":
+    """The quotient at the points that double precision can still tell from the circle."""
+    angles = np.unique(np.angle(at.eigenvalues[np.abs(at.eigenvalues) > 1 - 1e-3]))
+    lower, point = 1.0, complex(np.inf)
+    for step in np.geomspace(max(1e3 * rounding_floor(at.matrix), 1e-10), 1e-1, 20):
+        z = (1 + step) * np.exp(1j * angles)
+        quotient = step / (at.values(z) * (1 + 1e-2) + rounding_floor(at.matrix))
+        if len(z) and quotient.max() > lower:
+            lower, point = float(quotient.max()), complex(z[int(quotient.argmax())])
+    status = "on the boundary of stability to rounding: K is decided by digits that the matrix does not have"
+    return _answer(lower, np.inf, point, status, started, 0, "none")
+
+
+def _answer(
+    lower: float, upper: float, point: complex, status: str, started: float, points: int, above: str = "proved"
+) -> "Bracket":
+    import torch
+
+    from brittle.results import Bracket, Cost, Ends
+
+    one = lambda value: torch.tensor([value], dtype=torch.float64)
+    below = "proved" if lower == 1.0 else "witnessed"  # the quotient tends to 1 far out, for every matrix
+    return Bracket(
+        "Kreiss constant",
+        one(lower),
+        one(upper),
+        Ends((below,), (above,)),
+        (status,),
+        Ends(("the limit far out" if lower == 1.0 else "local maximum",), ("three circles",)),
+        cost=Cost(seconds=perf_counter() - started),
+        diagnostics={
+            "point": torch.tensor([[point.real, point.imag]], dtype=torch.float64),
+            "evaluations": one(float(points)),
+        },
+    )
