@@ -17,6 +17,7 @@ from brittle.intervals import TINY, UNIT, State, gamma
 from brittle.planes import Planes, chord, planes
 from brittle.problem import Problem
 from brittle.relaxation import PIECE, Pulled, inner
+from brittle.sharing import entries_of_kernel, positions
 from brittle.spec import matrix
 
 Relaxed = Mapping[str, Planes]
@@ -92,9 +93,15 @@ def chord_planes(state: State, node: Node) -> Planes:
     return planes(state, node, lower_slope=chord(function, state.low[source], state.high[source]))
 
 
-def rows_at_once(state: State) -> int:
-    """Rows that a block may hold."""
-    widest = max(prod(node.shape) for node in state.graph.nodes if node.varies)
+def rows_at_once(state: State, sharing: bool = False) -> int:
+    """Rows that a block may hold; ``sharing``: with the gradients of moving kernels beside them."""
+    nodes = [node for node in state.graph.nodes if node.varies]
+    widest = max(prod(node.shape) for node in nodes)
+    if sharing:
+        moved = [
+            node for node in nodes if any(name in state.wobble for name in node.sources) and positions(state, node) > 1
+        ]
+        widest = max([widest, *(entries_of_kernel(state, node) for node in moved)])
     return max(1, PIECE // (state.count * widest))
 
 

@@ -10,51 +10,80 @@ kernel shared                       ``|G_ab|`` below its chord on the interval o
 The chord of the concave ``-|z|`` lies below it: sound, exact where the sign is known. The second-order term ``dW dh`` is part of G.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import inf, prod
 
 import torch
 from torch import Tensor
 
 from brittle import ops
+from brittle.absolute import SQUARES, chord, tangent
 from brittle.graph import Node
-from brittle.intervals import TINY, UNIT, State, adds, gamma, parameter_part
+from brittle.intervals import UNIT, State, adds, gamma, parameter_part
 from brittle.rooms import Room
+from brittle.sharing import positions, shared
 from brittle.transposes import inner, transpose
 
+Cost = tuple[Tensor | None, Tensor]
 
-def fold(state: State, node: Node, rows: Tensor, arrived: int) -> tuple[dict[str, Tensor], Tensor]:
-    """(added, offset): what parameters of an affine node can take from rows (R, N or 1, *shape of the node) is at most
-    ``-<added, h> - offset`` for all h in their intervals; rounding of ``added`` times h and of ``offset`` excluded.
 
-    ``arrived``: relative roundings that the rows carry. The rounding left out is at most a relative ``gamma(terms)`` of
-    ``4 <|row|, uncertainty>``, terms the longest sum.
+@dataclass(frozen=True, eq=False)
+class Folded:
+    """What parameters of an affine node take from rows is at most ``<forms, h> + constant`` for all h in their intervals.
+
+    forms     by source: (R, N or 1, ...), or a shape that broadcasts against it
+    constant  (R, N or 1), or one number
+    sharing   (R, N) where the rows met a shared kernel, with the share of its form: 1 or 0
     """
-    added: dict[str, Tensor] = {}
-    offset = rows.new_zeros(())
-    # scale and pattern are factors; a sum of products, of relative error gamma, is lifted above its true value
-    lift = 1 + 2 * gamma(prod(node.shape)) + 4 * UNIT * arrived
+
+    forms: dict[str, Tensor]
+    constant: Tensor
+    sharing: Tensor | None = None
+
+
+def fold(state: State, node: Node, rows: Tensor, arrived: int, sharing: bool = False) -> Folded:
+    """The cost of the worst change of every parameter of an affine node, for rows (R, N or 1, *shape of the node).
+
+    arrived  relative roundings that the rows carry
+    sharing  try the shared kernel too where there is one, and take for every row and example the lesser at the middle of h
+    Not paid here: rounding of ``<form, h>`` and of the constant, at most ``gamma(longest sum) * 4 <|row|, uncertainty>``.
+    """
+    forms: dict[str, Tensor] = {}
+    constant, chosen = rows.new_zeros(()), None
+    # sums of products of relative error gamma, lifted above their true values
+    lift = 1 + 2 * gamma(prod(node.shape)) + 4 * UNIT * (arrived + 4)
     for name in dict.fromkeys(node.sources):
         if name not in state.wobble:
             continue
         here = state.wobble[name]
         if adds(node, name):
-            offset = offset - lift * _added(state, node, name, here, rows)
+            constant = constant + lift * _added(state, node, name, here, rows)
             continue
         source = state.moving(node)[0]
-        form, constant = _multiplied(state, node, name, source, here, rows, lift)
+        form, more = _multiplied(state, node, name, source, here, rows, lift)
+        if sharing and positions(state, node) > 1:
+            other = shared(state, node, name, source, here, rows, arrived, lift)
+            form, more, chosen = _lesser(state, source, (form, more), other)
+        constant = constant + more
         if form is not None:
-            added[source] = added[source] - form if source in added else -form
-        offset = offset - constant
-    return added, offset
+            forms[source] = form
+    return Folded(forms, constant, chosen)
 
 
-def chord(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """(slope, intercept) with ``|z| <= slope z + intercept`` on [low, high]: 1 or -1 and 0 where the sign is known."""
-    slope = torch.where(low >= 0, 1.0, torch.where(high <= 0, -1.0, (high + low) / (high - low)))
-    # the largest value of the convex |z| - slope z, whatever the slope has become by rounding, is at an end
-    most = torch.maximum(-low * (1 + slope), high * (1 - slope)) * (1 + 8 * UNIT) + TINY
-    return slope, torch.where((low < 0) & (high > 0), most, 0.0)
+def _lesser(state: State, source: str, free: Cost, other: Cost) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Of two costs the one that is less at the middle of the box, by row and example."""
+    middle = (state.low[source] + state.high[source]) / 2
+
+    def value(cost: Cost) -> Tensor:
+        form, constant = cost
+        return constant if form is None else constant + inner(form.expand(*form.shape[:2], *middle.shape[1:]), middle)
+
+    better = value(other) < value(free)
+    column = better.reshape(*better.shape, *[1] * (middle.dim() - 1))
+    zero = middle.new_zeros(())
+    forms = [zero if form is None else form for form in (other[0], free[0])]
+    form = None if other[0] is None and free[0] is None else torch.where(column, *forms)
+    return form, torch.where(better, other[1], free[1]), better.to(middle)
 
 
 def _added(state: State, node: Node, name: str, here: Room, rows: Tensor) -> Tensor:
@@ -69,9 +98,7 @@ def _added(state: State, node: Node, name: str, here: Room, rows: Tensor) -> Ten
     return here.scale * (weighted.abs().amax(-1) if here.p == 1 else weighted.abs().sum(-1))
 
 
-def _multiplied(
-    state: State, node: Node, name: str, source: str, here: Room, rows: Tensor, lift: float
-) -> tuple[Tensor | None, Tensor]:
+def _multiplied(state: State, node: Node, name: str, source: str, here: Room, rows: Tensor, lift: float) -> Cost:
     """A parameter that is multiplied with h: (form (R, N, *shape of h) or None, constant (R, N)), free per position."""
     if here.p == inf:
         return _entrywise(state, node, name, source, here, rows.abs(), lift)
@@ -124,18 +151,12 @@ def _pulled(state: State, node: Node, name: str, source: str, here: Room, size: 
 def _euclidean(
     state: State, node: Node, name: str, source: str, here: Room, rows: Tensor, lift: float
 ) -> tuple[Tensor, Tensor]:
-    """``scale |w h|_2`` per position, ``w_b^2 = sum_a (pattern_ab L_a)^2``, below a tangent of the root and chords of the squares:
-
-    ``|w h| <= (sum w^2 h^2 + s^2) / (2 s)`` for every s > 0, and ``h^2 <= (l + u) h - l u`` on [l, u].
-    """
+    """``scale |w h|_2`` at every position, ``w_b^2 = sum_a (pattern_ab L_a)^2``, below its tangent."""
     low, high = state.low[source], state.high[source]
     square = replace(here, pattern=here.pattern.square())
     weight = _pulled(state, node, name, source, square, rows.square()) * lift
-    weight = weight.expand(*weight.shape[:2], *low.shape[1:])
-    size = (weight * (low.square() + high.square()) / 2).sum(-1, keepdim=True).sqrt()
-    half = torch.where(size > 1e-140, here.scale.reshape(-1, *[1] * (low.dim() - 1)) / (2 * size), inf)
-    form = weight * (low + high) * half
-    constant = half * (size.square() - (weight * low * high).sum(-1, keepdim=True))
-    nothing = (weight * (low.abs() + high.abs())).sum(-1, keepdim=True) == 0
-    form, constant = torch.where(nothing, 0.0, form), torch.where(nothing, 0.0, constant)
-    return form, constant.flatten(2).sum(2)
+    form, constant = tangent(weight.expand(*weight.shape[:2], *low.shape[1:]), low, high)
+    scale = here.scale.reshape(-1, *[1] * (low.dim() - 1))
+    constant = constant.flatten(2).sum(2) if constant.dim() > 2 else constant
+    hidden = (rows.abs().flatten(2).sum(2) + prod(node.shape)) * state.largest(source).flatten(1).sum(1)
+    return form * scale, here.scale * (constant + SQUARES * (1 + here.pattern.amax()) * hidden)

@@ -192,7 +192,8 @@ def parameter_part(state: State, node: Node, name: str) -> Tensor:
     box = scale * _changed(state, node, name, sizes, pattern)
     if here.p == 2:
         square = _changed(state, node, name, {m: v.square() for m, v in sizes.items()}, pattern.square())
-        return torch.minimum(box, scale * (square.sqrt() + state.terms(node) * 2.0**-510))
+        most = 1 + pattern.amax() + torch.stack([v.amax() for v in sizes.values()]).amax()
+        return torch.minimum(box, scale * (square.sqrt() + state.terms(node) * 2.0**-500 * most))  # squares that vanish
     if here.p == 1:
         flat = [v.flatten(1).amax(1) for v in sizes.values()]
         return torch.minimum(box, scale * norms.spread(flat[0] * pattern.amax(), box))

@@ -271,13 +271,13 @@ def _conv_pullback(node: Node, a: Mapping, rows: Tensor) -> Tensor:
     weight = a["weight"]
     dimensions = weight.dim() - 2
     gradient, _, _ = torch.ops.aten.convolution_backward(
-        rows.contiguous(), rows.new_zeros(1).expand(a["input"].shape), weight, None, _tuple(a["stride"], dimensions),
-        _tuple(a["padding"], dimensions), _tuple(a["dilation"], dimensions), False, [0] * dimensions, a["groups"], [True, False, False],
+        rows.contiguous(), rows.new_zeros(1).expand(a["input"].shape), weight, None, as_tuple(a["stride"], dimensions),
+        as_tuple(a["padding"], dimensions), as_tuple(a["dilation"], dimensions), False, [0] * dimensions, a["groups"], [True, False, False],
     )  # fmt: skip
     return gradient
 
 
-def _tuple(value: Any, length: int) -> list[int]:
+def as_tuple(value: Any, length: int) -> list[int]:
     entries = list(value) if isinstance(value, (list, tuple)) else [int(value)]
     return entries * length if len(entries) == 1 else entries
 
@@ -396,8 +396,8 @@ def max_pool(node: Node, shape: tuple[int, ...]) -> MaxPool:
     if len(shape) != dimensions + 1:
         raise NotCertified(f"operation {node.op} without a channel axis")
     names = ("kernel_size", "stride", "padding", "dilation")
-    kernel, stride, padding, dilation = (_tuple(node.arguments[n] or node.arguments["kernel_size"], dimensions) if n == "stride"
-                                         else _tuple(node.arguments[n], dimensions) for n in names)  # fmt: skip
+    kernel, stride, padding, dilation = (as_tuple(node.arguments[n] or node.arguments["kernel_size"], dimensions) if n == "stride"
+                                         else as_tuple(node.arguments[n], dimensions) for n in names)  # fmt: skip
     index, valid = torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.bool)
     for axis in range(dimensions):
         size, reach = shape[axis + 1], node.shape[axis + 1]

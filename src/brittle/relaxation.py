@@ -1,7 +1,7 @@
 """Linear forms pulled back through a graph, with the rounding of every step on their account."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 import torch
@@ -23,28 +23,40 @@ class Pulled:
 
     coefficients  by node of the frontier: (R, N, *shape), each entry with up to ``roundings`` relative roundings
     constant, slack : (R, N)
+    sharing       by node: (R, N) where a moving kernel was taken to be one for all positions (1) or free at each (0)
     """
 
     coefficients: Mapping[str, Tensor]
     roundings: Mapping[str, int]
     constant: Tensor
     slack: Tensor
+    sharing: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def pull_back(
-    state: State, node: str, rows: Tensor, relaxed: Mapping[str, Planes], frontier: frozenset[str] = frozenset()
+    state: State,
+    node: str,
+    rows: Tensor,
+    relaxed: Mapping[str, Planes],
+    frontier: frozenset[str] = frozenset(),
+    sharing: bool = False,
 ) -> Pulled:
     """Pull rows (R, N or 1, *shape of the node) back to the inputs, or to the nodes of ``frontier`` where they come first.
 
     At an affine node with interval-known inputs the slack grows by ``gamma <|row|, magnitude>``, which covers the rounding of the
     new rows, of the offset, and of the relative roundings that the rows arrived with; at a nonlinear node the rows take the lower plane
-    where positive, the upper where negative. Nodes must have been visited by the interval pass.
+    where positive, the upper where negative. What moving parameters can take is subtracted as one more linear form (``folding``).
+    Nodes must have been visited by the interval pass.
+
+    sharing  where a moving kernel acts at many positions, try also one change for all of them: tighter or not, and as much work as
+             three more convolutions. Worth it for the rows of a specification
     """
     active: dict[str, Tensor] = {node: rows}
     roundings = {node: 0}
     constant = rows.new_zeros(rows.shape[0], state.count)
     slack = torch.zeros_like(constant)
     coefficients: dict[str, Tensor] = {}
+    shared: dict[str, Tensor] | None = {} if sharing else None
     for current in reversed(state.graph.nodes):
         arriving = active.pop(current.name, None)
         if arriving is None:
@@ -54,7 +66,7 @@ def pull_back(
             continue
         arrived = roundings[current.name]
         if not ops.is_nonlinear(current):
-            pulled, offset, loss = _through_affine(state, current, arriving, arrived)
+            pulled, offset, loss = _through_affine(state, current, arriving, arrived, shared)
             left = arrived if pulled and state.terms(current) == 0 and not _sums(current) else 0
         else:
             pulled, offset, loss = _through_planes(state, current, arriving, arrived, relaxed[current.name])
@@ -69,7 +81,7 @@ def pull_back(
             active[name], roundings[name] = active[name] + new, 0
     # the two running sums: every partial sum is covered by the terms it was made of
     depth = len(state.graph.nodes) + 2
-    return Pulled(coefficients, roundings, constant, slack * (1 + gamma(depth)) + TINY)
+    return Pulled(coefficients, roundings, constant, slack * (1 + gamma(depth)) + TINY, shared or {})
 
 
 def read_by_pull_back(graph: Graph, node: str, frontier: frozenset[str]) -> frozenset[str]:
@@ -81,7 +93,9 @@ def read_by_pull_back(graph: Graph, node: str, frontier: frozenset[str]) -> froz
     return frozenset(read)
 
 
-def _through_affine(state: State, node: Node, rows: Tensor, arrived: int) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+def _through_affine(
+    state: State, node: Node, rows: Tensor, arrived: int, sharing: dict[str, Tensor] | None
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     moving = state.moving(node)
     zero = torch.zeros((), dtype=rows.dtype, device=rows.device)
     if not moving:  # the same number in every example: zeros of the size of the batch, an expanded token
@@ -99,9 +113,11 @@ def _through_affine(state: State, node: Node, rows: Tensor, arrived: int) -> tup
     depth = max(terms, prod(node.shape)) + len(state.graph.nodes)
     size, moved = magnitude(state, node), uncertainty(state, node)
     if moved is not None:
-        added, taken = fold(state, node, rows, arrived)
-        pulled = {name: form + added[name] if name in added else form for name, form in pulled.items()}
-        offset, size = offset + taken, size + 4 * moved
+        folded = fold(state, node, rows, arrived, sharing is not None)
+        pulled = {name: form - folded.forms[name] if name in folded.forms else form for name, form in pulled.items()}
+        offset, size = offset - folded.constant, size + 4 * moved
+        if sharing is not None and folded.sharing is not None:
+            sharing[node.name] = folded.sharing
     return pulled, offset, inner(rows.abs(), (gamma(depth) + 2 * UNIT * arrived) * size)
 
 

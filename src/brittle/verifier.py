@@ -332,12 +332,8 @@ def _moving(problem: Problem, leaf: str, i: int, scale: float) -> Moving:
         float(np.floor(radius * (1 + 1e-9))) if ball.p == 0 else float(np.nextafter(radius, inf)) if radius > 0 else 0.0
     )
     channels = centre.shape[0] if ball.groups else 0
-    if ball.unit is not None:
-        unit = _unit(ball, tuple(centre.shape)).reshape(-1)
-        radius = np.where(
-            (radius > 0) & (unit > 0), np.nextafter(radius * unit, inf), 0.0
-        )  # for the box around the ball
-    return Moving(centre.double().cpu().numpy().reshape(-1), ball.p, radius, low, high, channels)
+    unit = 1.0 if ball.unit is None else _unit(ball, tuple(centre.shape)).reshape(-1)
+    return Moving(centre.double().cpu().numpy().reshape(-1), ball.p, radius, low, high, channels, unit)
 
 
 def _counts_from_one(problem: Problem, row: dict) -> bool:
@@ -356,7 +352,7 @@ def _reaches(ball: Ball, moving: Moving, lower: float, scale: float) -> bool:
         if not np.isfinite(furthest).all():
             return False
         if ball.unit is not None:
-            return ball.p == inf and bool((furthest <= moving.radius * (1 - 1e-12)).all())
+            return ball.p == inf and bool((furthest <= moving.radius * moving.unit * (1 - 1e-12)).all())
         return float(np.linalg.norm(furthest, ball.p)) <= moving.radius * (1 - 1e-12)
     if ball.p == 0:
         return round(lower * ball.radius) - 1 <= moving.radius

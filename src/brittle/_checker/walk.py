@@ -11,7 +11,9 @@ from scipy.sparse import csr_matrix
 from brittle._checker import planes
 from brittle._checker.affine import LAYERS, Affine, Reader, Unknown, affine, stencil, window_index
 from brittle._checker.arithmetic import EPSILON, FLOOR, Array, above, below, gamma
+from brittle._checker.moved import Room, bias_cost, free_form, most_by_output, shared_form
 from brittle._checker.pooling import pool_intercepts
+from brittle._checker.stencils import Stencil
 from brittle._checker.support import rooms, support
 from brittle.graph import Graph, Node, Ref
 
@@ -21,7 +23,7 @@ POOLS = ("max_pool1d", "max_pool2d")
 
 @dataclass(frozen=True)
 class Moving:
-    """One leaf of one example: where it is, and the ball cut by a box in which it moves."""
+    """One leaf of one example: where it is, and the ball ``|change / unit|_p <= radius`` cut by a box in which it moves."""
 
     centre: Array
     p: float
@@ -29,6 +31,7 @@ class Moving:
     low: Array | float = -np.inf
     high: Array | float = np.inf
     channels: int = 0
+    unit: Array | float = 1.0
 
     def interval(self) -> tuple[Array, Array]:
         """The smallest box around the ball that the checker needs."""
@@ -36,10 +39,21 @@ class Moving:
         if self.p == 0:
             down, up = (np.where(self.radius >= 1, side, 0.0) for side in (down, up))
         else:
-            down, up = np.minimum(down, self.radius), np.minimum(up, self.radius)
+            furthest = np.where(
+                np.asarray(self.unit) == 0, 0.0, above(self.radius * np.asarray(self.unit, dtype=np.float64))
+            )
+            furthest = self.radius if np.ndim(self.unit) == 0 and self.unit == 1 else furthest
+            down, up = np.minimum(down, furthest), np.minimum(up, furthest)
         return np.where(down > 0, below(self.centre - down), self.centre), np.where(
             up > 0, above(self.centre + up), self.centre
         )
+
+    def room(self) -> Room:
+        """How far a parameter may move: the box, and the ball itself where no range cuts it."""
+        low, high = self.interval()
+        box = above(np.maximum(high - self.centre, self.centre - low)) * (low < high)
+        free = bool(np.all(np.isinf(self.low)) and np.all(np.isinf(self.high))) and self.p in (1, 2)
+        return Room(box, self.p, self.radius, self.unit) if free else Room(box)
 
     def least(self, rows: Array) -> Array:
         """A lower bound of ``<row, v>`` over the region, for every row (R, D)."""
@@ -145,14 +159,14 @@ def rows_below(
     """Proved lower bounds (R,) of ``coefficients @ logits + offsets`` over the region of one example.
 
     leaves  moving leaves; fixed: the inputs that stay; proof: ``"NODE.lower_slope"`` and ``"NODE.upper_slope"`` of this
-    example. A node without slopes gets planes of slope 0, which is interval arithmetic.
+    example, ``"NODE.sharing"`` of its rows. A node without slopes gets planes of slope 0, which is interval arithmetic.
     Raises :class:`Unknown` where a moving parameter meets an operation other than a layer.
     """  # fmt: skip
     walk = _Walk(model, leaves, fixed, proof)
     for node in model.graph.nodes:
         if node.varies and node.op != "input":
             walk.step(node)
-    return walk.below(model.graph.output, coefficients, offsets)
+    return walk.below(model.graph.output, coefficients, offsets, last=True)
 
 
 class _Walk:
@@ -167,17 +181,15 @@ class _Walk:
         self.high: dict[str, Array] = {}
         self.planes: dict[str, Plane] = {}
         self.slop: dict[str, Array] = {}
-        self.room: dict[str, Array] = {}
+        self.room: dict[str, Room] = {}
+        self.moved: dict[str, Array | float] = {}
         for leaf, name in model.graph.inputs.items():
             ball = leaves[leaf] if leaf in leaves else Moving(fixed[leaf].reshape(-1), np.inf, 0.0)
             self.leaves[name] = ball
             self.low[name], self.high[name] = ball.interval()
         for leaf, ball in leaves.items():
             if leaf not in model.graph.inputs:
-                low, high = ball.interval()
-                self.room[model.graph.parameters[leaf.removeprefix("param:")]] = above(
-                    np.maximum(high - ball.centre, ball.centre - low)
-                )
+                self.room[model.graph.parameters[leaf.removeprefix("param:")]] = ball.room()
 
     def largest(self, name: str) -> Array:
         return np.maximum(np.abs(self.low[name]), np.abs(self.high[name]))
@@ -195,10 +207,11 @@ class _Walk:
             raise Unknown(f"{node.op} of an unbounded value")
         self.planes[node.name] = self._pool(node) if node.op in POOLS else self._activation(node)
 
-    def below(self, name: str, rows: Array, offsets: Array) -> Array:
-        """Lower bounds of ``rows @ value(name) + offsets``, block by block."""
-        blocks = range(0, len(rows), ROWS)
-        return np.concatenate([self._pull(name, rows[i : i + ROWS], offsets[i : i + ROWS]) for i in blocks])
+    def below(self, name: str, rows: Array, offsets: Array, last: bool = False) -> Array:
+        """Lower bounds of ``rows @ value(name) + offsets``, block by block; ``last``: rows of the specification, one block."""
+        size = len(rows) if last else ROWS
+        blocks = range(0, len(rows), size)
+        return np.concatenate([self._pull(name, rows[i : i + size], offsets[i : i + size], last) for i in blocks])
 
     def _affine(self, node: Node) -> None:
         part = self.model.maps[node.name]
@@ -209,28 +222,54 @@ class _Walk:
             low = low + rise @ self.low[source] + fall @ self.high[source]
             high = high + rise @ self.high[source] + fall @ self.low[source]
             size = size + abs(matrix) @ self.largest(source)
-        self.slop[node.name] = gamma(part.terms) * size + self._flexible(node) + FLOOR
-        self.low[node.name], self.high[node.name] = (
-            below(low - self.slop[node.name]),
-            above(high + self.slop[node.name]),
-        )
+        self.slop[node.name], self.moved[node.name] = gamma(part.terms) * size + FLOOR, self._flexible(node)
+        reach = self.slop[node.name] + self.moved[node.name]
+        self.low[node.name], self.high[node.name] = below(low - reach), above(high + reach)
 
     def _flexible(self, node: Node) -> Array | float:
-        """How far moving parameters carry a layer: ``|dW| max|h| + |db|``."""
-        if node.op not in LAYERS:
-            return 0.0
+        """How far moving parameters carry each output of a layer: ``|dW| max|h| + |db|``."""
         total: Array | float = 0.0
+        weight, bias = self._moving(node)
+        if weight is not None:
+            total = total + most_by_output(self._taps(node), weight, self.largest(node.sources[0]))
+        if bias is not None:
+            total = total + bias.box[self._taps(node).bias]
+        return total * (1 + EPSILON)
+
+    def _moving(self, node: Node) -> tuple[Room | None, Room | None]:
+        """The rooms of the weight and the bias of a layer, where they move."""
+        if node.op not in LAYERS:
+            return None, None
         name = lambda key: getattr(node.arguments[key], "name", "")
-        taps = (
-            stencil(Reader(node, self.model.known, self.model.constants))
-            if {name("weight"), name("bias")} & set(self.room)
-            else None
-        )
-        if name("weight") in self.room:
-            total = total + taps.matrix(self.room[name("weight")]) @ self.largest(node.sources[0])  # type: ignore[union-attr]
-        if name("bias") in self.room:
-            total = total + self.room[name("bias")][taps.bias]  # type: ignore[union-attr]
-        return total * (1 + gamma(self.model.maps[node.name].terms))
+        return self.room.get(name("weight")), self.room.get(name("bias"))
+
+    def _taps(self, node: Node) -> Stencil:
+        return stencil(Reader(node, self.model.known, self.model.constants))
+
+    def _taken(self, node: Node, rows: Array, last: bool) -> tuple[Array | float, Array | float]:
+        """(form, constant): what moving parameters of a layer take from rows is at most ``form @ h + constant``."""
+        weight, bias = self._moving(node)
+        form, constant = 0.0, 0.0
+        if weight is not None:
+            source = node.sources[0]
+            low, high, taps = self.low[source], self.high[source], self._taps(node)
+            width = self.model.known[source].shape[-1] if node.op == "linear" else 0
+            form, constant = free_form(taps, weight, rows, low, high, width)
+            share = self._share(node, len(rows)) if last else np.zeros(len(rows))
+            if share.any():
+                other, more = shared_form(taps, weight, rows, low, high)
+                form = (1 - share)[:, None] * form + share[:, None] * other
+                constant = (1 - share) * constant + share * more
+        return form, constant if bias is None else constant + bias_cost(self._taps(node), bias, rows)
+
+    def _share(self, node: Node, count: int) -> Array:
+        """How much each row of the specification takes of the form that shares a kernel: any number in [0, 1] is sound."""
+        stored = self.proof.get(f"{node.name}.sharing")
+        if stored is None:
+            return np.zeros(count)
+        if stored.shape != (count,) or not ((stored >= 0) & (stored <= 1)).all():
+            raise Unknown(f"shares of {node.name} with shape {stored.shape} or outside [0, 1]")
+        return stored.astype(np.float64)
 
     def _activation(self, node: Node) -> Plane:
         f, source = self.model.shape_of(node), node.sources[0]
@@ -265,7 +304,7 @@ class _Walk:
             raise Unknown(f"slopes of {node.name} with shape {stored.shape} or not finite")
         return stored.reshape(shape).astype(np.float64)
 
-    def _pull(self, name: str, rows: Array, offsets: Array) -> Array:
+    def _pull(self, name: str, rows: Array, offsets: Array, last: bool) -> Array:
         pending, total, size = {name: rows}, offsets, np.abs(offsets)
         steps = 0
         for node in reversed(self.model.graph.nodes):
@@ -276,24 +315,23 @@ class _Walk:
                 total, size = total + value, size + np.abs(value)
                 continue
             rows = pending.pop(node.name)
-            constant, lost, back = self._through(node, rows)
+            constant, lost, back = self._through(node, rows, last)
             total, size, steps = total + constant - lost, size + np.abs(constant) + lost, steps + 2
             for source, piece in back:
                 pending[source] = pending[source] + piece if source in pending else piece
                 total = total - EPSILON * (np.abs(pending[source]) @ self.largest(source))
         return below(total - gamma(steps) * size - FLOOR)
 
-    def _through(self, node: Node, rows: Array) -> tuple[Array, Array, list[tuple[str, Array]]]:
+    def _through(self, node: Node, rows: Array, last: bool) -> tuple[Array, Array, list[tuple[str, Array]]]:
         """(constant, what rounding and moving parameters may cost, rows on the sources) of rows pulled through one node."""
         wide = np.abs(rows)
         if node.name in self.model.maps:
             part = self.model.maps[node.name]
             count = len(self.slop[node.name])
-            return (
-                rows @ part.bias,
-                wide @ self.slop[node.name] * (1 + gamma(count)),
-                [(s, _times(rows, m)) for s, m in part.parts],
-            )
+            form, taken = self._taken(node, rows, last)
+            slop = self.slop[node.name] + 4 * gamma(part.terms + count) * self.moved[node.name]
+            lost = wide @ slop * (1 + gamma(count))
+            return rows @ part.bias - taken, lost, [(s, _times(rows, m) - form) for s, m in part.parts]
         plane, source = self.planes[node.name], node.sources[0]
         up, down = np.maximum(rows, 0), np.minimum(rows, 0)
         constant = up @ plane.least + down @ plane.most

@@ -69,12 +69,14 @@ def _bound(problem: Problem, lower_slope: str) -> Certificate:
     relaxed = backward.relax(state, lambda *unit: _enclose(problem, *unit), lambda state, node, _: rule(state, node))
     meter.count(forward=3 * len(problem))
     rows, offsets, doubt = backward.specification(problem, state)
-    lower = _least(problem, state, graph.output, rows, relaxed) + offsets - doubt
+    sharing: dict[str, list[Tensor]] = {}
+    lower = _least(problem, state, graph.output, rows, relaxed, sharing) + offsets - doubt
     proof = {
         f"{name}.{side}": getattr(plane, side)
         for name, plane in relaxed.items()
         for side in ("lower_slope", "upper_slope")
     }
+    proof |= {f"{name}.sharing": torch.cat(parts).T.contiguous() for name, parts in sharing.items()}
     return _concrete.certificate(lower, "crown", proof)
 
 
@@ -89,11 +91,23 @@ def _enclose(
     return low, -_least(problem, state, source, -one, relaxed)
 
 
-def _least(problem: Problem, state: State, name: str, rows: Tensor, relaxed: backward.Relaxed) -> Tensor:
-    """The least value of rows of one node over the region, (R, N). Every row is a backward pass for every example."""
+def _least(
+    problem: Problem,
+    state: State,
+    name: str,
+    rows: Tensor,
+    relaxed: backward.Relaxed,
+    sharing: dict[str, list[Tensor]] | None = None,
+) -> Tensor:
+    """The least value of rows of one node over the region, (R, N). Every row is a backward pass for every example.
+
+    sharing  filled with the parts of ``Pulled.sharing``, one per block of rows; None: moving kernels are free at every position
+    """
     meter.count(backward=len(rows) * len(problem))
-    parts = [
-        _concrete.over_balls(problem, state, pull_back(state, name, part, relaxed))
-        for part in rows.split(backward.rows_at_once(state))
-    ]
-    return torch.cat(parts)
+    values = []
+    for part in rows.split(backward.rows_at_once(state, sharing is not None)):
+        pulled = pull_back(state, name, part, relaxed, sharing=sharing is not None)
+        values.append(_concrete.over_balls(problem, state, pulled))
+        for node, share in pulled.sharing.items():
+            sharing.setdefault(node, []).append(share)  # type: ignore[union-attr]
+    return torch.cat(values)
