@@ -38,7 +38,7 @@ def test_the_witness_is_a_change_in_the_subspace():
     problem = Problem(module, x, labels, Ball(p=2, radius=1.0, orthogonal_to=AXIS))
     assert problem.leaves == ("x.coordinates",)
     found = bt.radius(problem, effort="quick", ends="upper").witness
-    change = found.point["x.coordinates"] @ problem.network.original.basis_input
+    change = found.point["x.coordinates"] @ problem.network.original.lift_input.T
     assert float(change[0, 0]) == 0 and module(x + change).argmax(1) != labels
 
 
@@ -196,5 +196,55 @@ def test_what_cannot_be_restricted_is_refused():
     ):
         with pytest.raises(InputError, match=words):
             Problem(module, x, labels, ball())
-    with pytest.raises(InputError, match="restricted to a subspace"):
-        bt.audit(module, x, labels, {"a": Ball(p=2, radius=1.0, within=AXIS)}, out="never")
+    with pytest.raises(InputError, match="tangent spaces"):
+        local = Subspace.local(torch.rand(9, 3), neighbours=4, dimension=1)
+        bt.audit(module, x, labels, {"a": Ball(p=2, radius=1.0, within=local)}, out="never", progress=False)
+
+
+def test_an_audit_of_restricted_balls_is_recorded_reported_and_verified(tmp_path):
+    torch.manual_seed(7)
+    module, x = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3)), 0.3 + 0.4 * torch.rand(6, 8)
+    labels, plane = module(x).argmax(1), Subspace.pca(torch.randn(30, 8), dimension=3)
+    regions = {
+        "on": Ball(p=2, radius=1.0, within=plane),
+        "off": Ball(p=inf, radius=0.5, low=0.0, high=1.0, orthogonal_to=plane),
+        "l2": Ball(p=2, radius=1.0),
+    }
+    options = {"out": tmp_path / "run", "effort": "quick", "diagnostics": ["compression"], "progress": False}
+    run = bt.audit(module, x, labels, regions, **options)
+    rows = {name: run.brackets("model", name) for name in regions}
+    assert bool((rows["on"]["lower"] > 0).all()) and set(rows["on"]["lower_kind"]) == {"proved"}
+    assert bool((rows["off"]["lower"] == 0).all()) and set(rows["off"]["status"]) == {"not certified: restricted"}
+    assert bool((rows["on"]["upper"] >= rows["l2"]["upper"] * 0.999).all())
+    assert run.points("model")["radius/on/x.coordinates"].shape == (6, 3)
+    assert run.plan.regions["off"]["x"]["orthogonal_to"]["dimension"] == 3
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "inside a subspace of 3 of 8 dimensions" in page and "orthogonal to a subspace of 3 of 8 dimensions" in page
+    found = bt.verify(run.folder, module, x, labels, regions=regions)
+    assert (
+        found.passed
+        and found.witnesses == sum(int((r["upper"] < inf).sum()) for r in rows.values())
+        and found.proofs == 12
+    )
+    silent = bt.verify(run.folder, module, x, labels)
+    assert not silent.passed and not silent.failures and "pass regions=" in silent.unchecked[0]
+    other = {**regions, "on": Ball(p=2, radius=1.0, within=Subspace.pca(torch.randn(30, 8), dimension=3))}
+    assert "not the one recorded" in bt.verify(run.folder, module, x, labels, regions=other).unchecked[0]
+    again = bt.audit(module, x, labels, regions, **options)
+    assert again.complete, "a finished folder is only read"
+    with pytest.raises(InputError, match="another plan"):
+        bt.audit(module, x, labels, other, **options)
+
+
+def test_verify_believes_no_lower_end_of_a_section_and_no_point_outside_its_range():
+    from brittle.verifier import _prove, _Report, _size
+
+    module, x, labels = linear()
+    problem = Problem(module, x, labels, Ball(p=inf, radius=1.0, low=-4, high=4, orthogonal_to=AXIS))
+    report = _Report()
+    _prove(
+        problem, [{"example": 0, "lower": 0.1, "lower_kind": "proved", "lower_method": "crown"}], {}, "here", {}, report
+    )
+    assert "nothing certifies" in report.failures[0]
+    at = lambda c: _size(problem, "x.coordinates", torch.tensor(c, dtype=torch.float64), 0)
+    assert at([3.0, -4.0]) == pytest.approx(4.0) and at([0.0, 4.1]) == inf

@@ -25,14 +25,15 @@ DIAGNOSED = (
 def explain(job: Job, what: Explanation) -> str:
     """Run one diagnostic on one model and record its Finding. Returns the name of the record.
 
-    A diagnostic asks about the first region (without any: a ball of radius 0) and, where it asks about noise, about the first law. One
+    A diagnostic asks about the first region, without its subspace (without any region: a ball of radius 0) and, where it asks about noise, about the first law. One
     that refuses the model leaves a note, one that fails leaves a doubt; neither ends the audit.
     """
     started = time.perf_counter()
     at = torch.arange(min(DIAGNOSED, job.plan.count))
     name = next(iter(job.plan.questions()))
     try:
-        problem = job.problem(what.model, at, job.move(*name))
+        free = {leaf: ball.unrestricted() for leaf, ball in job.move(*name).items()}
+        problem = job.problem(what.model, at, free)
         found = method("diagnostics", what.method)
         finding = found(problem, seed=job.plan.seed, **_given(job, getattr(found, "function", found)))
     except (NotCertified, InputError) as reason:

@@ -12,7 +12,7 @@ from brittle.discovery import Method, methods
 from brittle.errors import InputError
 from brittle.problem import Problem
 from brittle.randomness import fold, generator
-from brittle.region import Ball, Region
+from brittle.region import Ball, Region, as_region
 from brittle.results import Bracket, Finding
 from brittle.validation import as_labels
 
@@ -107,8 +107,9 @@ def doctor(
     """
     before = state_digest(module) if callable(module) else ""
     try:
+        free = None if region is None else {leaf: ball.unrestricted() for leaf, ball in as_region(region).items()}
         with _own_randomness(seed, "ask"):
-            problem = _ask(module, x, labels, region, seed)
+            problem = _ask(module, x, labels, free, seed)
     except Exception as reason:  # whatever user code raises is a finding here
         return Health((_cannot_ask(reason), *_still_untouched(module, before)))
     problem.network._seal = before

@@ -119,13 +119,6 @@ def _check(regions: Mapping, laws: Mapping, effort: str, chunk: int, level: floa
     both = sorted(set(regions) & set(laws))
     if both:
         raise InputError("names", "different names for regions and laws", f"{both[0]!r} twice", "rename one of them")
-    if any(ball.within or ball.orthogonal_to for balls in regions.values() for ball in balls.values()):
-        raise InputError(
-            "audit",
-            "balls of the inputs themselves",
-            "one restricted to a subspace",
-            "ask bt.radius, bt.margin or bt.accuracy",
-        )
     if effort not in EFFORTS:
         raise InputError("effort", " | ".join(EFFORTS), repr(effort), "choose one of these")
     if int(chunk) != chunk or chunk < 1:

@@ -108,6 +108,10 @@ class Ball:
         """The same ball with another radius."""
         return replace(self, radius=radius)
 
+    def unrestricted(self) -> "Ball":
+        """The same ball without its subspace: what moves and in which range, for questions about the inputs themselves."""
+        return replace(self, within=None, orthogonal_to=None)
+
     def at(self, weight: Tensor) -> "Ball":
         """The same ball around a stored weight: ``relative`` as units of that weight."""
         if self.relative is None:

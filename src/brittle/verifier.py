@@ -24,6 +24,7 @@ from brittle.problem import Problem
 from brittle.randomness import fold
 from brittle.records import Part, plain
 from brittle.region import Ball, Region, as_region
+from brittle.section import Section
 from brittle.spec import Specification, Targeted, Threshold, TopK, Untargeted, margin, matrix
 from brittle.store import Run, damage, load_run
 
@@ -96,7 +97,7 @@ def verify(
 
     folder   of ``bt.audit``; models, x, labels: what was audited (one model, or name -> model). Changed ones are refused
     seed     of the redraw, unrelated to that of the run
-    regions  only needed where a range is a tensor: records hold its digest, not its values
+    regions  only needed where a range is a tensor or a change is restricted to a subspace: records hold their digests, not their values
     laws     only needed for samplers and for laws with large tensors: records hold digests of these
     allow_unchecked   pass although some operation was unknown to the checker
     Errors: InputError for a folder that is no run, or without models or data.
@@ -249,6 +250,10 @@ def _size(problem: Problem, leaf: str, value: Tensor, i: int) -> float:
     if not ((wide >= low) & (wide <= high)).all():
         return inf
     change = np.abs(wide - problem.centre[leaf][i].double().cpu().numpy())
+    if ball.section is not None:
+        change = _in_input(problem, ball.section, wide, i)
+        if change is None:
+            return inf
     if ball.unit is not None:
         change = _in_units(change, ball)
     if ball.groups:
@@ -257,6 +262,19 @@ def _size(problem: Problem, leaf: str, value: Tensor, i: int) -> float:
     length = {0: lambda: float(sum(c > 0 for c in each)), 1: lambda: fsum(each), 2: lambda: sqrt(fsum(c * c for c in each)),
               inf: lambda: max(each)}[ball.p]()  # fmt: skip
     return length / ball.radius if ball.radius > 0 else inf if length > 0 else 0.0
+
+
+def _in_input(problem: Problem, section: Section, coordinates: np.ndarray, i: int) -> np.ndarray | None:
+    """The change of the input that coordinates of a subspace stand for, from the basis; None where it leaves the range of the input."""
+    change = coordinates @ section.basis.double().cpu().numpy()
+    base = problem.inputs[section.base][i].double().cpu().numpy()
+    low, high = (
+        side if end is None else np.broadcast_to(torch.as_tensor(end).double().cpu().numpy(), base.shape).reshape(-1)
+        for end, side in ((section.low, -inf), (section.high, inf))
+    )
+    moved = base.reshape(-1) + change
+    slack = 1e-13 * (1 + np.abs(moved))  # of a sum in another order
+    return np.abs(change) if bool(((moved >= low - slack) & (moved <= high + slack)).all()) else None
 
 
 def _unit(ball: Ball, shape: tuple[int, ...]) -> np.ndarray:
@@ -290,6 +308,9 @@ def _prove(problem: Problem, rows: list[dict], proofs: Mapping, where: str, read
             and not _counts_from_one(problem, row)
         ):
             report.unchecked.append(f"{here}: not checked: {row['lower_kind']} lower end by {row['lower_method']}")
+            continue
+        if any(ball.section is not None for ball in problem.region.values()):
+            report.fail(here, f"the lower end {row['lower']:.9g} is of a restricted ball that nothing certifies")
             continue
         scale = float(proofs["scale"][i]) if "scale" in proofs else 0.0
         leaves = {leaf: _moving(problem, leaf, i, scale) for leaf in problem.leaves}
@@ -399,6 +420,8 @@ def _region(facts: Mapping[str, Mapping], given: Ball | Region | None) -> dict[s
         if plain({leaf: ball.facts() for leaf, ball in region.items()}) != plain(facts):
             raise Unknown("the region given is not the one recorded")
         return region
+    if any("within" in f or "orthogonal_to" in f for f in facts.values()):
+        raise Unknown("a subspace, of which the record holds the digest; pass regions={name: region}")
     if any(isinstance(f.get(side), Mapping) for f in facts.values() for side in ("low", "high", "unit")):
         raise Unknown("a range or unit is a tensor, of which the record holds the digest; pass regions={name: region}")
     value = lambda bound: None if bound is None else float(bound)

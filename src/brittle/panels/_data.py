@@ -95,9 +95,22 @@ def unit(leaves: Mapping) -> Unit:
         noun = {"0": "number of changed features", "inf": "l∞ size"}.get(str(ball.get("p")), f"l{ball.get('p')} size")
         if ball.get("groups"):
             noun = "number of changed positions"
-        where = "" if leaf == "x" else f" of {leaf}"
+        where = ("" if leaf == "x" else f" of {leaf}") + restriction(ball)
         return Unit(radius if radius > 0 else 1.0, noun + where)
     return Unit(1.0, "scale of the joint region" if leaves else "scale of the region")
+
+
+def restriction(ball: Mapping) -> str:
+    """Where changes are confined to a subspace, in words that continue a sentence; "" where they are not.
+
+    >>> restriction({"p": 2, "within": {"dimension": 3, "features": 64}})
+    ' inside a subspace of 3 of 64 dimensions'
+    """
+    for side, word in (("within", "inside"), ("orthogonal_to", "orthogonal to")):
+        if ball.get(side):
+            facts = ball[side]
+            return f" {word} a subspace of {facts['dimension']} of {facts['features']} dimensions"
+    return ""
 
 
 def telling_scale(summary: Sequence[Mapping], name: str, factor: float) -> float:

@@ -105,6 +105,8 @@ def _attacked(run, model: str, examples: list) -> np.ndarray | None:
     if len(leaves) != 1:
         return None
     ((leaf, ball),) = leaves.items()
+    if ball.get("within") or ball.get("orthogonal_to"):
+        return None
     if not leaf.split(".")[0] == "x" or str(ball.get("p")) not in ("1", "2", "inf") or not ball.get("radius"):
         return None
     found = answers(run, model, "radius", name)

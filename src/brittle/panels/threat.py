@@ -1,7 +1,7 @@
 """The threat model: what moves, how far, inside which range, and what a bracket means."""
 
 from brittle.about import About
-from brittle.panels._data import laws, regions
+from brittle.panels._data import laws, regions, restriction
 from brittle.panels._html import fill, number
 from brittle.panels._words import in_steps, law, norm, valid_range
 
@@ -14,7 +14,7 @@ TEMPLATE = """
   <caption>Worst case: the change may be any point of the region</caption>
   <thead><tr><th>region</th><th>what moves</th><th>norm</th><th class="n">radius</th><th class="n">in 8-bit steps</th><th class="n">valid range</th></tr></thead>
   <tbody>{% for b in balls %}
-  <tr><th>{{ b.name }}</th><td><code>{{ b.leaf }}</code></td><td>{{ b.norm }}</td><td class="n">{{ b.radius }}</td><td class="n">{{ b.steps or "–" }}</td><td class="n">{{ b.range }}</td></tr>
+  <tr><th>{{ b.name }}</th><td><code>{{ b.leaf }}</code>{% if b.where %} {{ b.where }} <span class="faint">({{ b.why }})</span>{% endif %}</td><td>{{ b.norm }}</td><td class="n">{{ b.radius }}</td><td class="n">{{ b.steps or "–" }}</td><td class="n">{{ b.range }}</td></tr>
   {% endfor %}</tbody>
 </table></div>
 {% endif %}
@@ -50,6 +50,8 @@ def _ball(name: str, leaf: str, ball: dict) -> dict:
     return {
         "name": name,
         "leaf": leaf,
+        "where": restriction(ball).strip(),
+        "why": next((ball[side]["rule"] for side in ("within", "orthogonal_to") if ball.get(side)), ""),
         "norm": ("number of changes" if str(ball.get("p")) == "0" else norm(ball.get("p"))) + counted,
         "radius": number(ball.get("radius")),
         "steps": in_steps(ball),
