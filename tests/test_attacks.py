@@ -154,6 +154,14 @@ def test_fewest_features_of_a_half_space(name: str) -> None:
     assert float(run(name, problem).size) == 1
 
 
+@pytest.mark.parametrize("loss", ["margin", "cross-entropy", "ratio"])
+def test_every_loss_of_apgd_reaches_the_corner_of_an_affine_network_by_itself(loss: str) -> None:
+    """A loss of the wrong sign would leave the clean point, which no other law notices."""
+    problem = problem_of("affine", "linf")
+    witness = run("apgd", problem, losses=(loss,), restarts=1, steps=10)
+    assert witness.margin.tolist() == pytest.approx((problem.margin() - 0.1 * 7).tolist(), abs=1e-5)
+
+
 @pytest.mark.parametrize("name", [n for n in RADIUS if n in GUIDED])
 def test_one_unit(name: str) -> None:
     module, x, labels, _, _ = made("one_unit")

@@ -47,8 +47,8 @@ def apgd(
     start     a point by leaf from which the first run begins (default: the clean point)
     steps     gradient steps of one run
     restarts  runs; those after the first begin at a uniform random point of the region
-    losses    functions of the rows, one run each in turn: "margin" (the smallest row), "cross-entropy"
-              ``log(1 + sum exp(-row))``, "ratio" (the margin over the spread of the rows: blind to the scale of the logits)
+    losses    functions of the rows to go down, one run each in turn: "margin" (the smallest row), "cross-entropy"
+              ``-log(1 + sum exp(-row))``, "ratio" (the margin over the spread of the rows: blind to the scale of the logits)
 
     >>> from torch import nn
     >>> from brittle import Ball, Problem
@@ -162,7 +162,7 @@ def _where(mask: Tensor, new: Point, old: Point) -> dict[str, Tensor]:
 
 
 def _cross_entropy(rows: Tensor, rank: int) -> Tensor:
-    return torch.nn.functional.softplus(torch.logsumexp(-rows, 1))
+    return -torch.nn.functional.softplus(torch.logsumexp(-rows, 1))
 
 
 def _ratio(rows: Tensor, rank: int) -> Tensor:
