@@ -10,6 +10,7 @@ from brittle.spectra.eigenvector_condition import eigenvector_condition as eigen
 from brittle.spectra.henrici import henrici as henrici
 from brittle.spectra.henrici_bounds import henrici_bounds as henrici_bounds
 from brittle.spectra.kreiss import kreiss as kreiss
+from brittle.spectra.nearest_unstable import nearest_unstable as nearest_unstable
 from brittle.spectra.numerical_radius import numerical_radius as numerical_radius
 from brittle.spectra.numerical_radius import numerical_radius_bounds as numerical_radius_bounds
 from brittle.spectra.numerical_range import numerical_range as numerical_range
@@ -19,3 +20,4 @@ from brittle.spectra.pseudospectrum import error_floor as error_floor
 from brittle.spectra.pseudospectrum import pseudospectrum as pseudospectrum
 from brittle.spectra.spectral_norm import spectral_norm as spectral_norm
 from brittle.spectra.spectral_radius import spectral_radius as spectral_radius
+from brittle.spectra.transient import transient as transient

@@ -8,6 +8,7 @@ for "an eigenvalue on the circle", and proves what it says up to rounding.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,10 @@ SHARE = (
 )
 
 
+class Unsettled(InputError):
+    """A curve that so many points do not settle: the smallest singular value is nearly zero on it, or constant where it must not be."""
+
+
 @dataclass(frozen=True)
 class Sweep:
     """A family of curves, c growing outwards: ``at(c, t)``, ``tangent(c, t) = dz/dt`` of length ``speed(c)``, t in ``ends(c)``.
@@ -28,7 +33,7 @@ class Sweep:
     level    c of a point; outward  the unit normal at a point; inner  the c that the eigenvalues reach
     """
 
-    at: Callable[[float, np.ndarray], np.ndarray]
+    at: Callable[[float, Any], Any]
     tangent: Callable[[float, float], complex]
     speed: Callable[[float], float]
     ends: Callable[[float], tuple[float, float]]
@@ -76,7 +81,7 @@ def lines(plane: Plane, reach: float) -> Sweep:
         level=lambda z: z.real,
         parameter=lambda z: z.imag,
         outward=lambda z: 1.0 + 0.0j,
-        inner=float(plane.eigenvalues.real.max()),
+        inner=float(np.real(plane.eigenvalues).max()),
     )
 
 
@@ -88,11 +93,12 @@ def least_on(
     quick: float = QUICK,
     enough: float = 0.0,
     seen: Curve | None = None,
+    limit: int = POINTS,
 ) -> Curve:
     """Search one curve until ``s >= target(least value seen)`` is settled on all of it, ``target(x) < x``, or until a value is below ``enough``.
 
     The values are taken ``quick`` lower than the kernel says. ``seen`` goes on from an earlier search of the same curve with the same ``quick``.
-    Errors: InputError after POINTS points.
+    Errors: Unsettled after ``limit`` points.
     """
     t = np.linspace(*sweep.ends(c), NODES) if seen is None else seen.t
     s = plane.values(sweep.at(c, t), quick) if seen is None else seen.values
@@ -105,10 +111,10 @@ def least_on(
         wide = np.flatnonzero(gap > room)
         if not len(wide):
             return Curve(t, s, proved)
-        if len(t) > POINTS:
-            raise InputError(
+        if len(t) > limit:
+            raise Unsettled(
                 "matrix",
-                f"a smallest singular value on |z| or Re z = {c:.6g} that {POINTS:,} points settle",
+                f"a smallest singular value on |z| or Re z = {c:.6g} that {limit:,} points settle",
                 f"about {s.min():.2g}",
                 "the matrix is on that curve to rounding: ask for a larger epsilon or a coarser tolerance",
             )
@@ -124,8 +130,9 @@ def polished(plane: Plane, sweep: Sweep, c: float, curve: Curve) -> list[Pair]:
     v = np.concatenate([[np.inf], curve.values, [np.inf]])
     dips = np.flatnonzero((v[1:-1] <= v[:-2]) & (v[1:-1] <= v[2:]) & (curve.values <= curve.least * (1 + SHARE)))
     dips = dips[np.argsort(curve.values[dips], kind="stable")][:8]
+    last = len(curve.t) - 1
     found = [
-        descend(plane, sweep, c, curve.t[max(i - 1, 0)], curve.t[i], curve.t[min(i + 1, len(curve.t) - 1)])
+        descend(plane, sweep, c, *(float(t) for t in (curve.t[max(i - 1, 0)], curve.t[i], curve.t[min(i + 1, last)])))
         for i in dips
     ]
     return sorted(found, key=lambda p: p.value)

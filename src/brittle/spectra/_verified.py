@@ -61,7 +61,12 @@ def positive_definite(hermitian: np.ndarray) -> bool:
     """Whether LAPACK's Cholesky factorisation runs to its end. The caller has subtracted what that may hide."""
     from scipy.linalg import lapack
 
-    return lapack.zpotrf(hermitian.T, lower=True, clean=False, overwrite_a=True)[1] == 0
+    return (
+        lapack.zpotrf(  # pyright: ignore[reportAttributeAccessIssue]
+            hermitian.T, lower=True, clean=False, overwrite_a=True
+        )[1]
+        == 0
+    )
 
 
 def norm_above(a: np.ndarray) -> float:

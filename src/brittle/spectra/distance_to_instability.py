@@ -3,6 +3,7 @@
 from typing import Any
 
 from brittle.about import About
+from brittle.errors import InputError
 from brittle.spectra._instability import stable, weakest
 from brittle.spectra._matrix import square
 from brittle.spectra._plane import plane
@@ -13,10 +14,11 @@ ABOUT = About(
     leaves=(),
     cost="no pass; one Schur form and some hundred points of the circle; real: some thousand singular values of size 2n",
 )
+METHODS = ("global", "rank-one")
 
 
 def distance_to_instability(
-    matrix: Any, *, real: bool = False, time: str = "discrete", tolerance: float = 1e-3
+    matrix: Any, *, real: bool = False, time: str = "discrete", method: str = "global", tolerance: float = 1e-3
 ) -> float:
     """``d(A) = min {||E||: rho(A + E) >= 1} = min_{|z| = 1} s_min(zI - A)``, the complex stability radius; 0 where ``rho(A) >= 1``.
 
@@ -26,6 +28,8 @@ def distance_to_instability(
 
     ``real=True``: E real, for real A: ``min 1 / mu_R((zI - A)^-1)``, ``mu_R(M) = inf_{0<g<=1} s_2([[Re M, -g Im M], [Im M / g, Re M]])``.
     Never below the complex distance.
+
+    ``method="rank-one"`` (discrete, complex) is for large or sparse A and matrix-free operators, as in :func:`pseudospectral_radius`: an upper bound.
 
     Guarantee: the value is attained (an upper bound to rounding) at a local minimum found to rounding. Complex: nothing is smaller by more than
     ``tolerance``, relative, by a search that covers the whole circle, up to the kernel's residual test. Real: frequencies at which the complex
@@ -39,6 +43,12 @@ def distance_to_instability(
     >>> round(distance_to_instability(jordan), 12), round(distance_to_instability(0.5 * np.eye(8)), 12)
     (0.005648750664, 0.5)
     """
+    if method not in METHODS or (method == "rank-one" and (real or time != "discrete")):
+        raise InputError("method", " | ".join(METHODS), method, "rank-one answers the discrete complex distance only")
+    if method == "rank-one":
+        from brittle.spectra._rank_one import least_epsilon
+
+        return least_epsilon(matrix)
     a = square(matrix)
     at = plane(a)
     if not stable(at, time):
