@@ -1,5 +1,7 @@
 """Accuracy in the worst case over the region: certified from below, attacked from above."""
 
+from collections.abc import Callable
+
 import torch
 
 from brittle import meter
@@ -22,7 +24,9 @@ def accuracy(
 
     Guarantee: below, the share with a certified margin > 0; above, one minus the share for which a stored point breaks the
     property. It speaks of exactly these examples; for the population behind them add a binomial interval.
-    Examples that a bound settles are not attacked; ``witness`` holds the clean point for them. ``status`` is the number's own.
+    Examples that a bound settles are not attacked; ``witness`` holds the clean point for them. Those that survive the attacks of fixed size are
+    given to the minimum-norm attacks of this effort, which aim at every likely class and break more of them, unless ``attacks`` names
+    its own. ``status`` is the number's own.
 
     Options and errors as for :func:`brittle.questions.margin.margin`.
 
@@ -50,9 +54,11 @@ def accuracy(
             certified, proof = lower > 0, evidence.proof()
         if ends != "lower":
             methods = chosen("attacks", attacks, problem, effort, "margin")
+            nearest = chosen("attacks", None, problem, effort, "radius") if attacks is None else []
+            spare = [(name, _inside(function)) for name, function in nearest]
             unsettled = (~certified).nonzero()[:, 0]
             if len(unsettled):
-                found, high_names = attack(problem.take(unsettled), methods, seed, _newly_broken)
+                found, high_names = attack(problem.take(unsettled), methods, seed, _newly_broken, spare)
                 broken[unsettled] = found.found
                 witness = scatter(clean_witness(problem), unsettled, found)
     value = lambda share: torch.tensor([share.double().mean().item()], dtype=torch.float64)
@@ -68,6 +74,17 @@ def accuracy(
         proof=proof,
         cost=Cost(passes.forward / count, passes.backward / count, passes.seconds),
     )
+
+
+def _inside(nearest: Callable[..., Witness]) -> Callable[..., Witness]:
+    """A minimum-norm attack as one of fixed size: what it finds counts where it lies in the region."""
+
+    def run(part: Problem, *, seed: int = 0) -> Witness:
+        witness = nearest(part, seed=seed)
+        inside = witness.found & (witness.size <= part.scale)
+        return scatter(clean_witness(part), inside.nonzero()[:, 0], witness.take(inside.nonzero()[:, 0]))
+
+    return run
 
 
 def _newly_broken(new: Witness, best: Witness) -> torch.Tensor:
