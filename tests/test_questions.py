@@ -259,16 +259,16 @@ def test_bad_questions() -> None:
         margin(affine(), attacks=["made_up"])
 
 
-@pytest.mark.parametrize(("p", "radius"), [(0, 2), (1, 1.5), (2, 0.5), (inf, 0.1)])
-def test_accuracy_breaks_what_the_radius_breaks(p, radius):
+@pytest.mark.parametrize(("p", "size"), [(0, 2), (1, 1.5), (2, 0.5), (inf, 0.1)])
+def test_accuracy_breaks_what_the_radius_breaks(p, size):
     """In l1 attacks of fixed size alone left .49 of these standing where a nearer failure was known for all but .31."""
     from brittle.sources.digits import digits
     from brittle.sources.embedded import embedded
 
     data = digits("test")
-    problem = bt.Problem(embedded("mlp"), data.x[:30], data.labels[:30], bt.Ball(p, radius, low=0, high=1))
-    share = (bt.radius(problem, ends="upper", effort="quick").upper > 1).double().mean()
-    answer = bt.accuracy(problem, ends="upper", effort="quick")
+    problem = Problem(embedded("mlp"), data.x[:30], data.labels[:30], Ball(p, size, low=0, high=1))
+    share = (radius(problem, ends="upper", effort="quick").upper > 1).double().mean()
+    answer = accuracy(problem, ends="upper", effort="quick")
     assert float(answer.upper) <= float(share)
     broken = answer.witness.found
     assert bool((problem.size(answer.witness.point)[broken] <= 1).all())
