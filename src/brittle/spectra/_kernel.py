@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numba import njit
 
-from brittle.spectra._lanczos import LAGUERRE, SAFETY, STEPS, start_vector
+from brittle.spectra._lanczos import LAGUERRE, RESIDUAL, SAFETY, STEPS, start_vector
 from brittle.spectra._lanes import (
     W,
     any_greater,
@@ -24,7 +24,6 @@ from brittle.spectra._lanes import (
     spread,
     spread_load,
     store,
-    where_equal,
     where_greater,
 )
 from brittle.spectra._matrix import UNIT
@@ -41,7 +40,7 @@ def _cached(function):
         return _compiled(function)
 
 
-Tile = namedtuple("Tile", "now before half inverse alphas betas alpha beta theta residual scale taken")
+Tile = namedtuple("Tile", "now before half inverse alphas betas alpha beta coupling theta residual scale taken")
 
 
 @_compiled
@@ -62,6 +61,7 @@ def _tile(rows, steps):
         _aligned(long),
         _aligned(deep),
         _aligned(deep),
+        _aligned(W),
         _aligned(W),
         _aligned(W),
         _aligned(W),
@@ -145,38 +145,36 @@ def _sweep(packed, inverse, x, first, stride, conjugate):
 def _ritz(tile, count):
     """Largest eigenvalue of each lane's tridiagonal matrix and the residual beta |last entry|; see ``_lanczos.largest_ritz``.
 
-    A lane that has taken fewer than ``count`` steps has zeros in the rows to come: decoupled eigenvalues 0, left of all others.
+    No lane sees the others: it skips the rows that it has not come to (they hold zeros) and stops by itself.
     """
     one, zero, taken = spread(1.0), spread(0.0), load(tile.taken, 0)
-    alpha, previous = load(tile.alpha, 0), load(tile.theta, 0)
-    coupling = load(tile.residual, 0)  # of the row just added
+    alpha, previous, coupling = load(tile.alpha, 0), load(tile.theta, 0), load(tile.coupling, 0)
     half, middle = spread(0.5) * (previous - alpha), spread(0.5) * (previous + alpha)
     x = (middle + root(plus_times(coupling * coupling, half, half))) * spread(1 + 1e-15)
-    own = spread(-1.0)
-    if count > 1:
-        degree, fewer = spread(float(count)), spread(count - 1.0)
-        for _ in range(LAGUERRE):
-            inverse = one / (load(tile.alphas, 0) - x)
-            slope = spread(-1.0)
-            first, second = zero - inverse, zero
-            sums, squares, own = first, first * first, slope
-            for j in range(1, count):
-                b = load(tile.betas, (j - 1) * W)
-                shared = b * b * inverse
-                inverse = one / (load(tile.alphas, j * W) - x - shared)
-                slope = plus_times(spread(-1.0), shared, first)
-                second = shared * (second - spread(2.0) * first * first) * inverse
-                first = slope * inverse
-                own = where_equal(taken, spread(j + 1.0), slope, own)
-                sums = sums + first
-                squares = squares + (first * first - second)
-            inside = fewer * minus_times(degree * squares, sums, sums)
-            step = degree / (sums + root(where_greater(inside, zero, inside, zero)))
-            x = where_greater(step, zero, x - step, x)
-            if not any_greater(step, spread(1e-10) * x):
-                break
+    moving, last = where_greater(taken, one, one, zero), one  # of a first step the Ritz value is alpha, which is x
+    for _ in range(LAGUERRE):
+        inverse = one / (load(tile.alphas, 0) - x)
+        slope, first, second = zero - one, zero - inverse, zero
+        sums, squares, own = first, first * first, slope
+        for j in range(1, count):
+            row, b = spread(float(j)), load(tile.betas, (j - 1) * W)
+            shared = b * b * inverse
+            inverse = one / (load(tile.alphas, j * W) - x - shared)
+            slope = minus_times(shared * first, one, one)
+            second = shared * (second - spread(2.0) * first * first) * inverse
+            first = slope * inverse
+            own = where_greater(taken, row, slope, own)
+            sums = where_greater(taken, row, sums + first, sums)
+            squares = where_greater(taken, row, squares + (first * first - second), squares)
+        inside = (taken - one) * minus_times(taken * squares, sums, sums)
+        step = taken / (sums + root(where_greater(inside, zero, inside, zero)))
+        last = where_greater(moving, zero, zero - own, last)
+        x = where_greater(moving * step, zero, x - step, x)
+        moving = where_greater(step, spread(1e-10) * x, moving, zero)
+        if not any_greater(moving, zero):
+            break
     store(tile.theta, 0, where_greater(previous, x, previous, x))
-    store(tile.residual, 0, load(tile.beta, 0) / root(zero - own))
+    store(tile.residual, 0, load(tile.beta, 0) / root(last))
 
 
 @_compiled
@@ -197,7 +195,7 @@ def _step(forward, backward, tile):
         store(tile.before, j, v)
         store(tile.now, j, w)
     beta = root(beta)
-    store(tile.residual, 0, coupling)
+    store(tile.coupling, 0, coupling)
     store(tile.alpha, 0, alpha)
     store(tile.beta, 0, beta)
     store(tile.scale, 0, where_greater(beta, spread(0.0), spread(1.0) / beta, spread(0.0)))
@@ -206,7 +204,7 @@ def _step(forward, backward, tile):
         k = int(tile.taken[lane])
         tile.alphas[k * W + lane] = tile.alpha[lane]
         if k:
-            tile.betas[(k - 1) * W + lane] = tile.residual[lane]
+            tile.betas[(k - 1) * W + lane] = tile.coupling[lane]
         tile.taken[lane] = k + 1
         deepest = max(deepest, k + 1)
     _ritz(tile, deepest)
@@ -360,7 +358,8 @@ def inverse_lanczos(
     n, m = len(factored.triangular), len(points)
     values, width = np.empty(m), n if vectors else 0
     left, right = np.empty((m, width), np.complex128), np.empty((m, width), np.complex128)
-    limits = SAFETY * 2 * tolerance, max(UNIT * factored.norm, 1e-150), 1 / max(factored.floor, 1e-150) ** 2, STEPS
+    share = max(2 * SAFETY * tolerance, RESIDUAL)
+    limits = share, max(UNIT * factored.norm, 1e-150), 1 / max(factored.floor, 1e-150) ** 2, STEPS
     given = *factored.packed, factored.eigenvalues, start_vector(n)
 
     def part(k: int) -> None:

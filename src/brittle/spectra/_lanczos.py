@@ -17,7 +17,8 @@ STEPS = 100  # EigTool caps at 99; what has not converged by then goes to the SV
 BLOCK = 16  # rows of a diagonal block
 LAGUERRE = 40  # iterations at most; 2 to 4 are usual
 BYTES = 2**26  # of one block of vectors
-SAFETY = 0.5  # the residual may be this share of the tolerance; what it leaves is for pairs closer than the residual can tell apart
+SAFETY = 0.5  # the residual may be this share of the tolerance (of s; twice that of theta): room for pairs that it cannot tell apart
+RESIDUAL = 1e-6  # the least that is asked, relative to theta: the recurrence for the last entry of the eigenvector ends at the root of u
 
 
 def start_vector(n: int) -> Complex:
@@ -55,7 +56,7 @@ def _block(factored: Factored, points: Complex, tolerance: float, vectors: bool)
             alphas = np.concatenate((alphas, alpha[None]))
             theta, slope = largest_ritz(alphas, betas[1:], theta)
             sunk = ~(alpha < 1 / max(factored.floor, 1e-150) ** 2)  # also where the solve overflowed
-            done = sunk | (beta <= 2 * SAFETY * tolerance * theta * np.sqrt(slope))
+            done = sunk | (beta <= max(2 * SAFETY * tolerance, RESIDUAL) * theta * np.sqrt(slope))
             values[active[done]] = np.where(sunk[done], np.nan if vectors else 0, 1 / np.sqrt(theta[done]))
             if vectors and done.any():
                 weights = ritz_vector(alphas[:, done], betas[1:, done], theta[done])

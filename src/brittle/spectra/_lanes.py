@@ -137,17 +137,6 @@ def where_greater(typingctx, a, b, yes, no):
 
 
 @intrinsic
-def where_equal(typingctx, a, b, yes, no):
-    """``yes`` in lanes where a = b, ``no`` elsewhere."""
-
-    def generate(context, builder, signature, args):
-        a, b, yes, no = args
-        return builder.select(builder.fcmp_ordered("==", a, b), yes, no)
-
-    return LANES(LANES, LANES, LANES, LANES), generate
-
-
-@intrinsic
 def any_greater(typingctx, a, b):
     """Whether a > b in some lane."""
 

@@ -41,7 +41,8 @@ def pseudospectrum(
     matrix     (n, n), array or tensor on any device; real matrices answer conjugate points with one computation. Rows > columns is
                taken as zI - A with a rectangular identity (Wright & Trefethen 2002), by an SVD per point
     points     complex numbers of any shape, in the units of the eigenvalues
-    tolerance  relative, at least 1e-12
+    tolerance  relative, from 1e-12. The residual is asked down to 1e-6; a value's error is about its square over the relative gap to
+               the next singular value
     vectors    also return u and v, shape points.shape + (n,)
     threads    the points are split between so many; results do not depend on it
 
