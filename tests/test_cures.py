@@ -5,8 +5,12 @@ import torch
 from torch import nn
 
 from brittle import Ball, InputError, Problem, Subspace, surgery
+from brittle.cures.initialisation import initialisation
 from brittle.cures.projection import projection
+from brittle.network import Network
+from brittle.penalties.weight_decay import weight_decay
 from brittle.sources.embedded import embedded
+from brittle.training import train
 
 
 def network(bias=True):
@@ -72,3 +76,76 @@ def test_what_surgery_cannot_cut_it_refuses_and_names_the_other_way():
 def test_modes_are_kept():
     _, subspace = plane(0.0)
     assert surgery(network().train(), subspace).training and not projection(network().eval(), subspace).training
+
+
+# ---- cures in training ---------------------------------------------------------------------------------------------
+
+
+def trained(module, data, **options):
+    labels = (data.flatten(1)[:, 0] > 0).long() + 2 * (data.flatten(1)[:, 1] > 0).long()
+    settings = {"optimiser": "sgd", "rate": 0.05, "schedule": "constant", "batch": None, "epochs": 40}
+    return train(module, data, labels, **{**settings, **options}).module
+
+
+def frozen_part(module, subspace):
+    return subspace.off(module[1].weight.detach())
+
+
+def test_the_off_part_after_gradient_descent_is_the_initialisation_scaled():
+    (data, subspace), before = plane(0.0), network(bias=False)
+    subspace = Subspace.span(data)
+    small = initialisation(before, 0.1)
+    assert torch.equal(small[3].weight, before[3].weight) and torch.allclose(small[1].weight, before[1].weight / 10)
+    done, done_small = trained(before, data), trained(small, data)
+    assert torch.allclose(frozen_part(done_small, subspace), 0.1 * frozen_part(done, subspace), atol=1e-13)
+    assert float((done_small[1].weight - small[1].weight).detach().norm()) > 0.05, "the rest was trained"
+    assert torch.equal(initialisation(before, 2.0, layer="3")[3].weight, 2 * before[3].weight)
+    for wrong, words in ((lambda: initialisation(before, 0.0), "positive"), (lambda: initialisation(before, 1.0, layer="9"), "one of 0, 1"),
+                         (lambda: initialisation(before, 1.0, layer="2"), "dense or convolutional"),
+                         (lambda: initialisation(nn.ReLU(), 1.0), "dense or convolutional")):  # fmt: skip
+        with pytest.raises(InputError, match=words):
+            wrong()
+
+
+def test_a_penalty_of_weight_decay_is_coupled_decay_and_shrinks_the_frozen_part_exactly():
+    (data, _), before = plane(0.0), network(bias=False)
+    subspace = Subspace.span(data)
+    penalised = trained(before, data, penalties={"weight_decay": 0.3})
+    coupled = trained(before, data, weight_decay=0.3, decoupled=False)
+    assert all(
+        torch.allclose(a, b, atol=1e-13) for a, b in zip(penalised.parameters(), coupled.parameters(), strict=True)
+    )
+    left = frozen_part(penalised, subspace) / frozen_part(before, subspace)
+    assert torch.allclose(left, torch.full_like(left, (1 - 0.05 * 0.3) ** 40), rtol=1e-9)
+
+
+def test_decay_of_the_off_part_alone_leaves_the_data_alone():
+    (data, _), before = plane(0.0), network(bias=False)
+    subspace = Subspace.span(data)
+    targeted = trained(before, data, penalties={"weight_decay": {"weight": 0.3, "subspace": subspace}})
+    plain = trained(before, data)
+    assert torch.allclose(targeted(data), plain(data), atol=1e-12), "on the data nothing but rounding"
+    left = frozen_part(targeted, subspace) / frozen_part(before, subspace)
+    assert torch.allclose(left, torch.full_like(left, (1 - 0.05 * 0.3) ** 40), rtol=1e-9)
+    live = Problem(before, data, torch.zeros(40, dtype=torch.long), network=Network.live(before))
+    for options, words in (({"layer": "9"}, "one of 0, 1"), ({"subspace": Subspace.given(torch.eye(5)[:2])}, "5 inputs"),
+                           ({"layer": "2"}, "with parameters")):  # fmt: skip
+        with pytest.raises(InputError, match=words):
+            weight_decay(live, **options)
+
+
+def test_what_each_optimiser_does_to_empty_coordinates():
+    """Data whose last nine coordinates are always 0: Adam never moves what reads them, coupled decay under Adam erases it at its own pace."""
+    torch.manual_seed(2)
+    data = torch.cat([torch.randn(40, 3), torch.zeros(40, 9)], 1).double().reshape(40, 3, 4)
+    before = network(bias=False)
+    start = before[1].weight.detach()[:, 3:]
+    after = lambda **options: trained(before, data, optimiser="adam", rate=2e-3, **options)[1].weight.detach()[:, 3:]
+    assert torch.equal(after(), start), "no gradient, no step"
+    decoupled = after(weight_decay=0.5, decoupled=True)
+    assert torch.allclose(decoupled, start * (1 - 2e-3 * 0.5) ** 40, rtol=1e-9)
+    gentle, strong = (after(weight_decay=w, decoupled=False) for w in (1e-4, 1e-1))
+    moved = (start - gentle)[start.abs() > 0.1].abs()  # a rate a step, 40 steps, whatever the decay
+    assert torch.allclose(moved, torch.full_like(moved, 40 * 2e-3), rtol=0.1) and torch.allclose(
+        gentle, strong, atol=1e-2
+    )

@@ -165,6 +165,9 @@ def test_keyword_inputs_and_passes_are_counted(name):
     with meter.measure() as passes:
         value = run(name, problem)
     assert bool(value.isfinite()) and float(gradients(problem, value).abs().sum()) > 0
+    if name == "weight_decay":  # reads the weights alone
+        assert passes.forward == passes.backward == 0
+        return
     assert passes.forward >= 6 and passes.forward % 6 == 0 and passes.backward >= 6 and passes.backward % 6 == 0
 
 
