@@ -145,7 +145,5 @@ def test_what_each_optimiser_does_to_empty_coordinates():
     decoupled = after(weight_decay=0.5, decoupled=True)
     assert torch.allclose(decoupled, start * (1 - 2e-3 * 0.5) ** 40, rtol=1e-9)
     gentle, strong = (after(weight_decay=w, decoupled=False) for w in (1e-4, 1e-1))
-    moved = (start - gentle)[start.abs() > 0.1].abs()  # a rate a step, 40 steps, whatever the decay
-    assert torch.allclose(moved, torch.full_like(moved, 40 * 2e-3), rtol=0.1) and torch.allclose(
-        gentle, strong, atol=1e-2
-    )
+    moved = (start - gentle)[start.abs() > 0.15].abs() / (40 * 2e-3)  # a rate a step, a little less as the weight falls
+    assert 0.85 < float(moved.min()) and float(moved.max()) < 1 + 1e-6 and torch.allclose(gentle, strong, atol=1e-2)
