@@ -7,10 +7,10 @@ import numpy as np
 
 from brittle.about import About
 from brittle.errors import InputError
-from brittle.spectra._circles import ROUNDED, Circle, circle, quotient_between, verified
+from brittle.spectra._circles import Circle, circle, verified
+from brittle.spectra._enclosure import enclose
 from brittle.spectra._matrix import UNIT, rounding_floor, square
 from brittle.spectra._plane import Plane, plane
-from brittle.spectra._quotient import Quotient, climb
 from brittle.spectra._verified import norm_above, verifier
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ ABOUT = About(
     leaves=(),
     cost="no pass; one Schur form and some thousand points of the plane",
 )
-ROUNDS = 1000
 
 
 def kreiss(matrix: Any, *, tolerance: float = 0.01) -> "Bracket":
@@ -67,46 +66,13 @@ def kreiss(matrix: Any, *, tolerance: float = 0.01) -> "Bracket":
 
 
 def _enclosed(at: Plane, unit: Circle, tolerance: float, started: float) -> "Bracket":
-    """Circles from the unit one outwards; the worst is searched more closely, or the worst gap between two halved, until none is too large."""
-    norm, rings = norm_above(at.matrix), [unit]
-    far = (
-        2 + max((1 + tolerance) * norm - 1, 1e-3) / tolerance
-    )  # there (r - 1) / (r - ||A||) is within the tolerance of 1
-    steps = np.geomspace(unit.curve.least, far, 2 + int(np.log(far / unit.curve.least) / np.log(3)))
-    rings += [circle(at, 1 + step, np.inf, tolerance / 3) for step in steps]
-    best = _better(at, None, max(rings, key=lambda ring: ring.reached[0]))
-    worst = np.inf
-    for _ in range(ROUNDS):
-        ceiling = max(1.0, 0.0 if best is None else best.value) * (1 + tolerance)
-        (worst, radius), i = max((quotient_between(rings[j], rings[j + 1]), j) for j in range(len(rings) - 1))
-        if worst <= ceiling:
-            break
-        loose = [j for j in (i, i + 1) if rings[j].bound > ceiling]
-        if loose:
-            j = loose[0]
-            rings[j] = circle(at, rings[j].radius, ceiling, tolerance / 3, rings[j].curve)
-        else:
-            j, low, high = i + 1, rings[i].radius, rings[i + 1].radius
-            rings.insert(
-                j, circle(at, min(max(radius, 0.8 * low + 0.2 * high), 0.2 * low + 0.8 * high), ceiling, tolerance / 3)
-            )
-        best = _better(at, best, rings[j])
-    lower, point = (1.0, complex(np.inf)) if best is None else (best.value, best.point)
-    last = rings[-1]
-    beyond = min((last.radius - 1) / (last.radius - norm) if last.radius > norm else np.inf, last.gain) * ROUNDED
+    found = enclose(at, unit, tolerance)
+    lower, point = (1.0, complex(np.inf)) if found.best is None else (found.best.value, found.best.point)
     check = verifier(at.matrix)
-    proved = all(verified(at, check, ring) for ring in rings[1:])
+    proved = all(verified(at, check, ring) for ring in found.rings[1:])
     status = "ok" if proved else "not proved: a smallest singular value could not be verified"
-    points, above = sum(len(ring.curve.t) for ring in rings), "proved" if proved else "none"
-    return _answer(lower, max(worst, beyond, lower), point, status, started, points, above)
-
-
-def _better(at: Plane, best: Quotient | None, ring: Circle) -> Quotient | None:
-    """The local maximum next to the largest quotient of a circle, where that exceeds the best so far and 1."""
-    if ring.reached[0] <= (1.0 if best is None else best.value * (1 + 1e-12)):
-        return best
-    found = climb(at, [(ring.radius, ring.reached[1])])[0]
-    return found if found.value > (1.0 if best is None else best.value) else best
+    points, above = sum(len(ring.curve.t) for ring in found.rings), "proved" if proved else "none"
+    return _answer(lower, max(found.upper, lower), point, status, started, points, above)
 
 
 def _schur_residual(at: Plane) -> float:

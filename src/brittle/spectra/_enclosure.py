@@ -1,0 +1,54 @@
+"""Circles that enclose the Kreiss constant of a stable matrix."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from brittle.spectra._circles import ROUNDED, Circle, circle, quotient_between
+from brittle.spectra._plane import Plane
+from brittle.spectra._quotient import Quotient, climb
+from brittle.spectra._verified import norm_above
+
+ROUNDS = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Enclosure:
+    """rings from the unit circle outwards; best local maximum above 1, if any; upper bound of the quotient outside the unit circle."""
+
+    rings: list[Circle]
+    best: Quotient | None
+    upper: float
+
+
+def enclose(at: Plane, unit: Circle, tolerance: float) -> Enclosure:
+    """The worst circle is searched more closely, or the worst gap between two of them halved, until no bound is above the ceiling."""
+    norm, rings = norm_above(at.matrix), [unit]
+    far = 2 + max((1 + tolerance) * norm - 1, 1e-3) / tolerance  # (r - 1) / (r - ||A||) is 1 there, to the tolerance
+    steps = np.geomspace(unit.curve.least, far, 2 + int(np.log(far / unit.curve.least) / np.log(3)))
+    rings += [circle(at, 1 + step, np.inf, tolerance / 3) for step in steps]
+    best, worst = _better(at, None, max(rings, key=lambda ring: ring.reached[0])), np.inf
+    for _ in range(ROUNDS):
+        ceiling = max(1.0, 0.0 if best is None else best.value) * (1 + tolerance)
+        (worst, radius), i = max((quotient_between(rings[j], rings[j + 1]), j) for j in range(len(rings) - 1))
+        if worst <= ceiling:
+            break
+        j = next((j for j in (i, i + 1) if rings[j].bound > ceiling), None)
+        if j is not None:
+            rings[j] = circle(at, rings[j].radius, ceiling, tolerance / 3, rings[j].curve)
+        else:
+            j, low, high = i + 1, rings[i].radius, rings[i + 1].radius
+            between = min(max(radius, 0.8 * low + 0.2 * high), 0.2 * low + 0.8 * high)
+            rings.insert(j, circle(at, between, ceiling, tolerance / 3))
+        best = _better(at, best, rings[j])
+    last = rings[-1]
+    beyond = min((last.radius - 1) / (last.radius - norm) if last.radius > norm else np.inf, last.gain) * ROUNDED
+    return Enclosure(rings, best, max(float(worst), beyond, 1.0))
+
+
+def _better(at: Plane, best: Quotient | None, ring: Circle) -> Quotient | None:
+    """The local maximum next to the largest quotient of a circle, where that exceeds the best so far and 1."""
+    if ring.reached[0] <= (1.0 if best is None else best.value * (1 + 1e-12)):
+        return best
+    found = climb(at, [(ring.radius, ring.reached[1])])[0]
+    return found if found.value > (1.0 if best is None else best.value) else best
