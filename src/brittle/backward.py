@@ -37,12 +37,17 @@ def relax(state: State, enclose: Enclose, choose: Choose) -> dict[str, Planes]:
     for node in state.graph.nodes:
         if ops.is_nonlinear(node):
             source = source_of(node)
-            units = bent(state, node).flatten(1).any(0).nonzero()[:, 0]
+            doubtful = bent(state, node).flatten(1)
+            units = doubtful.any(0).nonzero()[:, 0]
             shape = state.known[source].shape
             for at in units.split(rows_at_once(state)) if len(units) else ():
                 one = torch.zeros(len(at), 1, prod(shape), dtype=torch.float64, device=units.device)
                 one[torch.arange(len(at)), 0, at] = 1
                 low, high = enclose(state, node, at, one.reshape(len(at), 1, *shape), relaxed)
+                if (
+                    state.wobble
+                ):  # what is known of a straight unit would depend on who else is in the batch, and matter
+                    low, high = (torch.where(doubtful[:, at].T, side, torch.nan) for side in (low, high))
                 intersect(state, source, at, low.T, high.T)
             relaxed[node.name] = choose(state, node, relaxed)
         if node.varies and node.op != "input":

@@ -44,7 +44,7 @@ class State:
     high: dict[str, Tensor] = field(default_factory=dict)
     known: dict[str, Node] = field(default_factory=dict)
     magnitudes: dict[str, Tensor] = field(default_factory=dict)
-    reaches: dict[str, Tensor] = field(default_factory=dict)
+    reaches: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def largest(self, name: str) -> Tensor:
         """The largest absolute value over the region, (N, *shape)."""
@@ -154,12 +154,20 @@ def magnitude(state: State, node: Node) -> Tensor:
 
 
 def uncertainty(state: State, node: Node) -> Tensor | None:
-    """How far moving parameters can carry an affine node: ``|dW| max|h| + |db|``, the second-order term included."""
+    """At least ``|dW| max|h| + |db|``, how far moving parameters can carry an affine node; at most twice that."""
+    drift = moved(state, node)
+    return None if drift is None else drift[0] + drift[1]
+
+
+def moved(state: State, node: Node) -> tuple[Tensor, Tensor] | None:
+    """(down, up): how far moving parameters can carry an affine node beyond its interval at their stored values."""
     if node.name not in state.reaches:
         parts = [parameter_part(state, node, name) for name in dict.fromkeys(node.sources) if name in state.wobble]
         if not parts:
             return None
-        state.reaches[node.name] = sum(parts[1:], parts[0]) * (1 + gamma(state.terms(node))) + TINY
+        lift = 1 + gamma(state.terms(node))
+        down, up = (torch.stack(side).sum(0) * lift + TINY for side in zip(*parts, strict=True))
+        state.reaches[node.name] = down, up
     return state.reaches[node.name]
 
 
@@ -175,29 +183,61 @@ def _affine(state: State, node: Node) -> tuple[Tensor, Tensor]:
     middle = with_(centre)
     reach = ops.evaluate_absolute(node, {**state.constants, **radius}, state.count, moving, offset=False)
     reach = reach + 4 * gamma(terms) * magnitude(state, node)
-    extra = uncertainty(state, node)
-    reach = reach if extra is None else reach + extra
-    return _down(middle - reach), _up(middle + reach)
+    down, up = moved(state, node) or (0.0, 0.0)
+    return _down(middle - (reach + down)), _up(middle + (reach + up))
 
 
-def parameter_part(state: State, node: Node, name: str) -> Tensor:
-    """What one moving parameter can change in an affine node: the dual norm of the largest values that it multiplies."""
+def parameter_part(state: State, node: Node, name: str) -> tuple[Tensor, Tensor]:
+    """(down, up): what one moving parameter can change in an affine node, the second-order term included.
+
+    p = 1, 2: the dual norm of the largest values that the parameter multiplies.
+    """
     here = state.wobble[name]
-    moving, pattern = state.moving(node), here.pattern.expand(-1, *state.constants[name].shape)
-    scale = here.scale.reshape(-1, *[1] * len(node.shape))
+    sources, pattern = state.moving(node), here.pattern.expand(-1, *state.constants[name].shape)
+    scale = scale_of(here.scale, node)
+    part = lambda pattern, sizes: scale * _changed(state, node, name, sizes, pattern)
     if adds(node, name):
-        sizes = {m: torch.zeros_like(state.low[m]) for m in moving}
-        return scale * _changed(state, node, name, sizes, pattern)
-    sizes = {m: state.largest(m) for m in moving}
-    box = scale * _changed(state, node, name, sizes, pattern)
+        alike = part(pattern, {m: torch.zeros_like(state.low[m]) for m in sources})
+        return alike, alike
+    most = {m: state.largest(m) for m in sources}
+    if here.p == inf:
+        return _entrywise(state, node, name, most, pattern)
+    box = part(pattern, most)
     if here.p == 2:
-        square = _changed(state, node, name, {m: v.square() for m, v in sizes.items()}, pattern.square())
-        most = 1 + pattern.amax() + torch.stack([v.amax() for v in sizes.values()]).amax()
-        return torch.minimum(box, scale * (square.sqrt() + state.terms(node) * 2.0**-500 * most))  # squares that vanish
-    if here.p == 1:
-        flat = [v.flatten(1).amax(1) for v in sizes.values()]
-        return torch.minimum(box, scale * norms.spread(flat[0] * pattern.amax(), box))
-    return box
+        square = _changed(state, node, name, {m: v.square() for m, v in most.items()}, pattern.square())
+        hidden = 1 + pattern.amax() + torch.stack([v.amax() for v in most.values()]).amax()
+        box = torch.minimum(box, scale * (square.sqrt() + state.terms(node) * 2.0**-500 * hidden))
+    else:
+        flat = [v.flatten(1).amax(1) for v in most.values()]
+        box = torch.minimum(box, scale * norms.spread(flat[0] * pattern.amax(), box))
+    return box, box
+
+
+def _entrywise(state: State, node: Node, name: str, most: dict[str, Tensor], pattern: Tensor) -> tuple[Tensor, Tensor]:
+    """p = inf: every product ``(W + dW) h`` has its extreme at a corner.
+
+    Where the sign of ``W + dW`` is known, h is at the same end of its interval as without dW, and dW adds its room times |h| there;
+    elsewhere at most its room times max|h|. Which signs are known is judged at the next power of two of an example's scale: the
+    same for all examples near it, and whoever stands beside them.
+    """
+    scale, weight = state.wobble[name].scale, state.constants[name]
+    ends = [{m: side[m].abs() for m in most} for side in (state.low, state.high)]
+    power = torch.exp2(torch.log2(scale).ceil()).expand(state.count) * (1 + 2.0**-40)
+    down, up = (torch.zeros(state.count, *node.shape).to(scale) for _ in range(2))
+    for level in power.unique():
+        at = (power == level).nonzero()[:, 0]
+        own = pattern if len(pattern) == 1 else pattern[at]
+        rising, falling = own * (weight > own * level), own * (weight < -own * level)
+        part = lambda pattern, sizes, at=at: _changed(state, node, name, {m: v[at] for m, v in sizes.items()}, pattern)
+        doubtful = part(own - rising - falling, most)
+        down[at] = doubtful + part(rising, ends[0]) + part(falling, ends[1])
+        up[at] = doubtful + part(rising, ends[1]) + part(falling, ends[0])
+    return down * scale_of(scale, node), up * scale_of(scale, node)
+
+
+def scale_of(scale: Tensor, node: Node) -> Tensor:
+    """(N,) or (1,) shaped to multiply the value of a node."""
+    return scale.reshape(-1, *[1] * len(node.shape))
 
 
 def adds(node: Node, name: str) -> bool:
@@ -210,7 +250,7 @@ def _changed(state: State, node: Node, name: str, sizes: dict[str, Tensor], patt
     moving = list(sizes)
     if len(pattern) == 1:
         values = {**state.constants, **sizes, name: pattern[0]}
-        return ops.evaluate_absolute(node, values, state.count, [*moving, name], offset=False)
+        return ops.evaluate_absolute(node, values, len(sizes[moving[0]]), [*moving, name], offset=False)
 
     def one(sizes: dict[str, Tensor], change: Tensor) -> Tensor:
         values = {**state.constants, **{m: v[None] for m, v in sizes.items()}, name: change}

@@ -18,7 +18,7 @@ from brittle.results import Certificate
 
 ABOUT = About(
     promise="lower bounds on every row of the specification, proved in float64 with outward rounding",
-    reference="Zhang et al., NeurIPS 2018, arXiv 1811.00866; ball and range: exact by duality",
+    reference="Zhang et al., NeurIPS 2018, arXiv 1811.00866; ball and range: exact by duality; moving weights folded in: derived here",
     norms=(0, 1, 2, inf),
     answers="margin",
     leaves=("input", "parameter"),
@@ -35,8 +35,18 @@ def crown(problem: Problem, *, lower_slope: str = "adaptive", max_units: int = 2
     ``min <A, x> = <A, x0> - max <-A, v>`` over ball *and* range is exact. The intervals [l, u] come from the same procedure, unit by unit
     (first from interval propagation; only units that are not already linear there are pulled back).
 
+    Moving weights, biases, added and multiplied parameters are folded in: on the way back through ``(W + dW) h + b + db`` a row L loses
+    ``max |<G, dW>|``, ``G = L h'``, which is the dual norm of G, and becomes one more linear form of h. For a box of room E it is
+    ``|L| E |h|``, exact and linear where the sign of h is known (behind a ReLU), else with |h| below its chord. No bilinear relaxation and no
+    interval per weight: measured at 1.1 to 1.3 times the cost of the same pass with still weights. Kernels of convolutions (and linear
+    layers on sequences) are one for all positions: the rows of the specification use the interval of each entry of G where that is less
+    (on small networks 0.6 to 0.75 of the drop otherwise), the bounds of single units let the kernel differ at every position.
+
     Guarantee: sound for the real-arithmetic function of the stored weights. Exact on affine networks for every p, with and
-    without a range. Several moving inputs: each has a ball of its own, their worst changes add up.
+    without a range; exact for one moving layer at a fixed input. Several moving leaves: each has a ball of its own, their worst changes
+    add up. Every example has weights of its own, so a certificate also covers one change common to all. A parameter that several
+    operations read takes a worst change in each: sound, and looser than one change. p = 1, 2 with a range: the box around both.
+    Parameters of batch normalisation may not move (those of the layer in front of it may).
 
     lower_slope  the plane below a piecewise-linear unit: ``"adaptive"`` leaves the least area, ``"chord"`` is parallel to the
                  plane above. Measured on a 64-100-100-10 network on digits, median attack / certified radius in l-inf: 1.20
@@ -45,15 +55,19 @@ def crown(problem: Problem, *, lower_slope: str = "adaptive", max_units: int = 2
 
     ``proof`` holds ``"NODE.lower_slope"`` and ``"NODE.upper_slope"`` for every nonlinear node of the graph, (N, *shape of the node's
     input); for max pooling (N, *shape of its output, K), one slope for each of the K pixels of a window in row-major order.
-    The same planes serve every row and every intermediate bound; intercepts are the tightest valid ones.
+    The same planes serve every row and every intermediate bound; intercepts are the tightest valid ones. ``"NODE.sharing"`` (N, R) says
+    which rows took the kernel of a layer to be one for all positions (1) or free at each (0).
 
-    Raises :class:`NotCertified`: ``operation <op>``, ``cannot export: ...``, ``parameter leaf NAME moves: use ibp``,
+    Raises :class:`NotCertified`: ``operation <op>``, ``cannot export: ...``, ``parameter leaf NAME moves inside operation <op>``,
     ``<units> nonlinear units ...``.
 
     >>> from brittle.region import Ball
     >>> problem = Problem(torch.nn.Linear(2, 2), torch.zeros(1, 2), torch.tensor([0]), Ball(p=2, radius=0.1))
     >>> crown(problem).rows.shape
     torch.Size([1, 1])
+    >>> joint = problem.within({"x": Ball(p=inf, radius=0.1), "weight": Ball(p=inf, radius=0.01)})
+    >>> bool(crown(joint).rows < crown(joint.within({"weight": Ball(p=inf, radius=0.01)})).rows)
+    True
     """
     if lower_slope not in ("adaptive", "chord"):
         raise InputError("lower_slope", '"adaptive" or "chord"', repr(lower_slope), "choose one of the two")
