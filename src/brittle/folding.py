@@ -107,7 +107,7 @@ def _multiplied(state: State, node: Node, name: str, source: str, here: Room, ro
     if node.op == "linear":
         largest = (state.largest(source) * here.pattern[0].amax(0)).amax(-1).reshape(state.count, -1)  # by position
         return None, lift * here.scale * inner(rows.abs().amax(-1).reshape(*rows.shape[:2], -1), largest)
-    return None, lift * inner(rows.abs(), parameter_part(state, node, name))
+    return None, lift * inner(rows.abs(), parameter_part(state, node, name)[1])
 
 
 def _entrywise(
