@@ -86,7 +86,7 @@ class Problem:
         fill("index", torch.arange(count) if index is None else index)
         fill("scale", torch.ones(count, dtype=torch.float64) if scale is None else scale.to(torch.float64).cpu())
         if not checked:
-            fill("region", expand(region, self.inputs, self.network))
+            fill("region", expand(self.region, self.inputs, self.network))
             check_region(self.region, self.inputs, self.network.parameters())
             logits = self.clean_logits()
             if spec is None:
@@ -218,7 +218,7 @@ class Problem:
         objective = objective or (lambda rows: margin(rows, self.spec.rank))
         parts = [self._part_gradient(point, objective, at) for at in self._pieces(point, each=True)]
         meter.count(backward=len(self))
-        join = lambda k, pieces: torch.cat(pieces) if len(point[k]) == len(self) else sum(pieces[1:], pieces[0])
+        join = lambda k, pieces: torch.cat(pieces) if len(point[k]) == len(self) else torch.stack(pieces).sum(0)
         return torch.cat([rows for rows, _ in parts]), {k: join(k, [g[k] for _, g in parts]) for k in point}
 
     def _part_gradient(
@@ -353,7 +353,7 @@ class Problem:
 
     def _forward(self, point: Point) -> Tensor:
         values = {**self.inputs, **{k: v for k, v in point.items() if k in self.inputs}}
-        moved = {self.parameter_name(k): v for k, v in point.items() if k not in self.inputs}
+        moved = {k.removeprefix("param:"): v for k, v in point.items() if k not in self.inputs}
         module: Any = self.network.quiet  # a module wherever a parameter moves: a mere callable has none
         common = {n: v[0] for n, v in moved.items() if len(v) == 1 or alike(v)}
         moved = {n: v for n, v in moved.items() if n not in common}
@@ -362,7 +362,8 @@ class Problem:
             return read_logits(self._call(call, values))
         one = lambda weights, row: read_logits(
             self._call(
-                lambda *a, **k: functional_call(module, {**common, **weights}, a, k), {n: v[None] for n, v in row.items()}
+                lambda *a, **k: functional_call(module, {**common, **weights}, a, k),
+                {n: v[None] for n, v in row.items()},
             )
         )[0]
         if not self.network.cache.get("loop over weights"):

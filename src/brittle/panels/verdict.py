@@ -45,7 +45,7 @@ TEMPLATE = """
     <tr><th>{{ row.name }}</th><td class="n">{{ row.size }}</td><td class="n">{{ row.clean|percent }}</td><td class="n">{{ row.certified|percent }}</td><td class="n">{{ row.attacked|percent }}</td><td class="n">{{ row.unknown|percent }}</td><td class="n">{{ row.ratio|number }}</td></tr>
     {% endfor %}</tbody>
   </table></div>
-  {% for name in card.moved %}<p class="quiet">Nothing is certified at the declared size of {{ name }}: the table tells a size at which the most fragile model still stands in the median.</p>{% endfor %}
+  {% for name in card.moved %}<p class="quiet">Nothing is certified at the declared size of {{ name }}: no bound says anything there, which is not to say that nothing holds. The table tells a size at which the most fragile model still stands in the median.</p>{% endfor %}
   {% endif %}
 </article>
 {% endfor %}

@@ -9,6 +9,7 @@ from brittle.problem import Problem
 from brittle.results import Certificate
 
 Choice = Sequence[str | Callable] | None
+VACUOUS = "vacuous: no bound says anything at this radius"
 
 
 def chosen(family: str, choice: Choice, problem: Problem, effort: str, answers: str) -> list[tuple[str, Callable]]:
@@ -46,12 +47,12 @@ def check_verb(problem: Problem, ends: str, quantity: str) -> None:
             quantity, "a region: what moves, and how far", "none", "pass bt.Ball(p=2, radius=1.0) to the Problem"
         )
     shared = [leaf for leaf, ball in problem.region.items() if ball.shared]
-    if shared:
+    if shared and quantity != "accuracy":
         raise InputError(
             f"{quantity} of leaf {shared[0]!r}",
             "a change of each example's own",
             "shared=True, one change common to all examples",
-            "use shared=False; shared changes are not supported by this version",
+            "ask bt.accuracy: one common change has one answer for the whole set; or use shared=False",
         )
 
 

@@ -7,7 +7,8 @@ import torch
 from brittle import meter
 from brittle.problem import Problem
 from brittle.questions._ends import attack, certify, clean_witness, scatter
-from brittle.questions._methods import Choice, check_verb, chosen
+from brittle.questions._methods import VACUOUS, Choice, check_verb, chosen
+from brittle.questions._shared import attack_together, each_its_own, is_shared
 from brittle.results import Bracket, Cost, Ends, Proof, Witness
 
 
@@ -26,7 +27,12 @@ def accuracy(
     property. It speaks of exactly these examples; for the population behind them add a binomial interval.
     Examples that a bound settles are not attacked; ``witness`` holds the clean point for them. Those that survive the attacks of fixed size are
     given to the minimum-norm attacks of this effort, which aim at every likely class and break more of them, unless ``attacks`` names
-    its own. ``status`` is the number's own.
+    its own. ``status`` is the number's own; ``"vacuous: ..."`` where nothing is certified although something was not broken: that 0 is
+    nothing known, not no robustness.
+
+    Where a ball is ``shared``, below stand the certificates for a change of each example's own, which hold for a common one too; above stands one
+    common change (:func:`brittle.attacks.shared_descent.shared_descent`), held once and re-measured on all examples: the share that it leaves
+    right.
 
     Options and errors as for :func:`brittle.questions.margin.margin`.
 
@@ -50,19 +56,21 @@ def accuracy(
     notes: tuple[str, ...] = ()
     with meter.measure() as passes:
         if ends != "upper":
-            lower, low_names, notes, evidence = certify(problem, chosen("bounds", bounds, problem, effort, "margin"))
+            own = each_its_own(problem)
+            lower, low_names, notes, evidence = certify(own, chosen("bounds", bounds, own, effort, "margin"))
             certified, proof = lower > 0, evidence.proof()
-        if ends != "lower":
-            methods = chosen("attacks", attacks, problem, effort, "margin")
-            nearest = chosen("attacks", None, problem, effort, "radius") if attacks is None else []
-            spare = [(name, _inside(function)) for name, function in nearest]
-            unsettled = (~certified).nonzero()[:, 0]
-            if len(unsettled):
-                found, high_names = attack(problem.take(unsettled), methods, seed, _newly_broken, spare)
-                broken[unsettled] = found.found
-                witness = scatter(clean_witness(problem), unsettled, found)
+        if ends != "lower" and is_shared(problem):
+            methods = chosen("attacks", attacks, problem, effort, "accuracy")
+            witness, used = attack_together(problem, methods, seed)
+            broken, high_names = witness.found, (used,)
+        elif ends != "lower" and not bool(certified.all()):
+            witness, high_names = _attack_each(problem, ~certified, effort, seed, attacks)
+            broken = witness.found & ~certified
     value = lambda share: torch.tensor([share.double().mean().item()], dtype=torch.float64)
-    reason = next((n for n in notes if n), "") if not bool(certified.any()) else ""
+    reason = ""
+    if ends != "upper" and not bool(certified.any()):
+        standing = ~broken if ends == "both" else (problem.margin() > 0).cpu()
+        reason = next((n for n in notes if n), VACUOUS if bool(standing.any()) else "")
     return Bracket(
         "accuracy",
         value(certified),
@@ -74,6 +82,18 @@ def accuracy(
         proof=proof,
         cost=Cost(passes.forward / count, passes.backward / count, passes.seconds),
     )
+
+
+def _attack_each(
+    problem: Problem, unsettled: torch.Tensor, effort: str, seed: int, attacks: Choice
+) -> tuple[Witness, tuple[str, ...]]:
+    """Attack the examples ``unsettled`` (N,) bool, each by itself; the others keep the clean point."""
+    methods = chosen("attacks", attacks, problem, effort, "margin")
+    nearest = chosen("attacks", None, problem, effort, "radius") if attacks is None else []
+    spare = [(name, _inside(function)) for name, function in nearest]
+    at = unsettled.nonzero()[:, 0]
+    found, names = attack(problem.take(at), methods, seed, _newly_broken, spare)
+    return scatter(clean_witness(problem), at, found), names
 
 
 def _inside(nearest: Callable[..., Witness]) -> Callable[..., Witness]:

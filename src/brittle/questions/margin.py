@@ -7,7 +7,7 @@ import torch
 from brittle import meter
 from brittle.problem import Problem
 from brittle.questions._ends import attack, certify
-from brittle.questions._methods import Choice, check_verb, chosen
+from brittle.questions._methods import VACUOUS, Choice, check_verb, chosen
 from brittle.results import Bracket, Cost, Ends, Proof, Witness
 
 
@@ -31,7 +31,8 @@ def margin(
     seed     of every random choice
     attacks, bounds   names or functions to use instead of the portfolio
     Errors: InputError without a region or for a shared change; an operation that no bound knows gives ``lower = -inf`` and
-    the status "not certified: ...".
+    the status "not certified: ...". Where no lower end is above 0 although some upper end is, a doubt says that no bound says anything at this
+    radius: such lower ends are no sign of weakness.
 
     >>> import torch
     >>> from brittle.region import Ball
@@ -70,7 +71,15 @@ def margin(
         witness=witness,
         proof=proof,
         cost=Cost(passes.forward / count, passes.backward / count, passes.seconds),
+        doubts=_vacuous(lower, upper) if ends == "both" else (),
     )
+
+
+def _vacuous(lower: torch.Tensor, upper: torch.Tensor) -> tuple[str, ...]:
+    standing = int((upper > 0).sum())
+    if not standing or bool((lower > 0).any()):
+        return ()
+    return (f"{VACUOUS}: {standing} of {len(upper)} examples are neither proved nor broken; ask about a smaller one",)
 
 
 def _exact(witness: Witness) -> torch.Tensor:
