@@ -266,17 +266,40 @@ def overhead(network: str, problem: Problem) -> None:
     )
 
 
+def certified(network: str, norm: str, problem: Problem) -> None:
+    """Lower ends: median attacked over certified radius, and processor milliseconds an example, for every effort."""
+    upper = bt.radius(problem, ends="upper", effort="standard").upper
+    for effort in EFFORTS:
+        part = problem if effort == "quick" or network == "digits" else problem.take(torch.arange(20))
+        cost, _ = measured(part, partial(bt.radius, part, ends="lower", effort=effort))
+        lower = bt.radius(part, ends="lower", effort=effort).lower
+        ratio = upper[: len(part)] / lower
+        closed = (ratio <= 1.001).double().mean()
+        print(
+            f"| {network}, {norm} | {effort} | {lower.median():.4g} | {ratio.median():.3f} | {closed:.0%} | {1000 * cost['seconds'] / len(part):.1f} |",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Upper ends of brittle and of its peers in one run.")
     parser.add_argument("--networks", nargs="+", default=["digits", "mlp", "cnn", "cnn_adv"])
     parser.add_argument("--norms", nargs="+", default=list(NORMS))
     parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--certified", action="store_true", help="the lower ends alone")
     parser.add_argument("--peers-only", action="store_true")
     parser.add_argument("--no-peers", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     for network, (module, x, labels) in examples(asked.networks, asked.count).items():
         problem = Problem(module, x, labels, bt.Ball(2, 1.0, low=0, high=1))
+        if asked.certified:
+            print(
+                "\n| network, norm | effort | median certified | median attacked / certified | closed to .1 % | ms an example |\n|---|---|---|---|---|---|"
+            )
+            for norm in asked.norms:
+                certified(network, norm, problem.within(bt.Ball(NORMS[norm], 1.0, low=0, high=1)))
+            continue
         if not asked.peers_only:
             overhead(network, problem)
         for norm in asked.norms:
