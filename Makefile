@@ -64,6 +64,11 @@ bench-noise: $(READY)
 bench-worst-case: $(READY)
 	$(BIN)/python benchmarks/worst_case.py
 
+# one thread: OPENBLAS_NUM_THREADS is what the wheels of NumPy and SciPy obey
+bench-spectra: QUICK ?= --quick
+bench-spectra: $(READY)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/spectra.py $(QUICK)
+
 assets: $(READY)
 	$(BIN)/python scripts/fetch_assets.py
 
