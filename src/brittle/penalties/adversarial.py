@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from brittle import meter, norms
+from brittle import meter
 from brittle.about import About
 from brittle.errors import InputError
-from brittle.penalties._live import at_rest, draws, moving
+from brittle.penalties._ascent import logits_at, worst_changes
+from brittle.penalties._live import at_rest, moving
 from brittle.penalties._losses import Loss, mean_loss
+from brittle.penalties._weights import present
 from brittle.problem import Problem
 from brittle.region import Ball
 
@@ -23,9 +25,6 @@ ABOUT = About(
     norms=(1, 2, inf),
     cost="steps + 1 forward and backward passes (form='trades': one forward and backward more)",
 )
-
-REACH = 2.5  # radii that the steps of one search can walk together; Madry et al.
-SPARSE = 0.1  # share of the coordinates that an l1 step moves; folklore
 
 
 def adversarial(
@@ -42,7 +41,10 @@ def adversarial(
 
     The inner search climbs the cross-entropy of the rows, ``log(1 + sum exp(-row))``, on the network at rest (it leaves no trace in running
     statistics), with steps of ``2.5 radius / steps`` in the steepest direction of each leaf's norm; the outer loss is taken in
-    training mode at that point, held fixed (Danskin). Any leaf may move: inputs, parameters (each example its own change), or both.
+    training mode at that point, held fixed (Danskin). Any leaf may move: inputs, parameters, or both at once (joint adversarial training). A parameter
+    with ``shared=True`` has one change for the whole batch, which climbs the sum of the losses and costs no more than an input: what a corrupted device does.
+    Without it each example has its own change and its own copy of the weights, the reading that certificates cover, at many times the memory.
+    Relative balls follow the weights as they are trained.
 
     form="trades" returns ``KL(softmax f(x) || softmax f(v))`` instead, climbed and minimised: a term beside the clean loss, usually
     with a weight of 1 to 6. Pure adversarial training is form="loss" with ``clean_weight=0`` of the training loop.
@@ -60,52 +62,22 @@ def adversarial(
     >>> problem = Problem(linear, torch.tensor([[1.0, 0.0]]), torch.tensor([0]), Ball(p=torch.inf, radius=3 / 7))
     >>> round(float(adversarial(problem).detach()), 4)  # the margin is 3 - 3/7 x 7 = 0: the loss is log 2
     0.6931
+    >>> device = problem.within({"weight": Ball(p=torch.inf, radius=1.5, shared=True)})
+    >>> round(float(adversarial(device).detach()), 4)  # (3 - 1.5) - (0 + 1.5) = 0
+    0.6931
     """
     if form not in ("loss", "trades") or steps < 0:
         raise InputError("adversarial", 'form "loss" or "trades", steps >= 0', (form, steps), "correct them")
-    problem = _ball(problem, p, radius)
-    with at_rest(problem), torch.no_grad():
-        point = _search(problem, seed, steps, problem.rows() if form == "trades" else None)
-    attacked = {leaf: centre + (point[leaf] - centre).detach() for leaf, centre in problem.centre.items()}
-    meter.count(backward=len(problem))
+    problem = present(_ball(problem, p, radius))
     if form == "loss":
-        return mean_loss(loss, problem.logits(attacked), problem.labels)
-    meter.count(backward=len(problem))
-    return _divergence(problem.rows(), problem.rows(attacked)).mean()
-
-
-def _search(problem: Problem, seed: int, steps: int, clean: Tensor | None) -> dict[str, Tensor]:
-    climb = (
-        (lambda rows: softplus(torch.logsumexp(-rows, 1))) if clean is None else lambda rows: _divergence(clean, rows)
-    )
-    point = {leaf: _start(problem, leaf, value, seed) for leaf, value in problem.centre.items()}
-    for _ in range(steps):
-        _, slopes = problem.gradient(point, climb)
-        point = {leaf: _step(problem, leaf, value, slopes[leaf], REACH / steps) for leaf, value in point.items()}
-    return point
-
-
-def _start(problem: Problem, leaf: str, value: Tensor, seed: int) -> Tensor:
-    make = lambda count, generator: norms.uniform_ball(tuple(value.shape[1:]), problem.region[leaf].p, generator, count)
-    change = draws(problem, make, seed, "adversarial", leaf).to(value.dtype)
-    change = problem.region[leaf].stretched(change)
-    return problem.project_leaf(leaf, value + change * norms.spread(problem.radius(leaf).to(value), value))
-
-
-def _step(problem: Problem, leaf: str, value: Tensor, slopes: Tensor, reach: float) -> Tensor:
-    length = norms.spread(reach * problem.radius(leaf).to(value), value)
-    ball = problem.region[leaf]
-    return problem.project_leaf(leaf, value + length * ball.stretched(_uphill(ball.stretched(slopes), ball.p)))
-
-
-def _uphill(slopes: Tensor, p: float) -> Tensor:
-    """The steepest direction; for p = 1 the signs of the largest tenth of the coordinates, since a single one would take all steps."""
-    if p != 1:
-        return norms.steepest(slopes, p)
-    rows = norms.flat(slopes)
-    least = rows.abs().topk(max(1, round(SPARSE * rows.shape[1])), 1).values[:, -1:]
-    signs = torch.where(rows.abs() >= least, rows.sign(), 0.0)
-    return (signs / signs.abs().sum(1, keepdim=True).clamp_min(1)).reshape(slopes.shape)
+        changes = worst_changes(problem, lambda rows: softplus(torch.logsumexp(-rows, 1)), seed, steps)
+        meter.count(backward=len(problem))
+        return mean_loss(loss, logits_at(problem, changes), problem.labels)
+    with at_rest(problem), torch.no_grad():
+        clean = problem.rows()
+    changes = worst_changes(problem, lambda rows: _divergence(clean, rows), seed, steps)
+    meter.count(backward=2 * len(problem))
+    return _divergence(problem.rows(), problem.spec.rows(logits_at(problem, changes), problem.labels)).mean()
 
 
 def _divergence(first: Tensor, second: Tensor) -> Tensor:
