@@ -24,7 +24,13 @@ from brittle.problem import Problem
 
 PENALTIES = [m.name for m in methods("penalties")]
 # "at rest": read in evaluation mode, so that one example's input gradient does not depend on its batch
-AT_REST = [name for name in PENALTIES if name not in ("noise", "adversarial")]
+AT_REST = [name for name in PENALTIES if name not in ("noise", "adversarial", "awp", "sam")]
+HELD = (
+    "awp",
+    "sam",
+)  # the step in the weights is held fixed: the gradient is not that of the value (tests/test_joint_penalties.py)
+PIECEWISE = ("fold_crown",)  # no smooth activations
+CERTIFYING = ("fold_crown", "joint_ibp", "product_bound")  # no product of two inputs
 BALL = bt.Ball(p=inf, radius=0.1, low=-4.0, high=4.0)
 
 
@@ -40,6 +46,16 @@ def live(module: nn.Module, x, labels: Tensor, region: object = BALL) -> Problem
 def smooth(classes: int = 3) -> Problem:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(4, 7), nn.Tanh(), nn.Linear(7, 6), nn.Sigmoid(), nn.Linear(6, classes)).double()
+    labels = torch.arange(7) % max(classes, 2)
+    return live(module, torch.randn(7, 4, dtype=torch.float64), labels)
+
+
+def bent(classes: int = 3) -> Problem:
+    """The same shape with kinks in place of bends."""
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Linear(4, 7), nn.ReLU(), nn.Linear(7, 6), nn.LeakyReLU(0.1), nn.Linear(6, classes)
+    ).double()
     labels = torch.arange(7) % max(classes, 2)
     return live(module, torch.randn(7, 4, dtype=torch.float64), labels)
 
@@ -79,7 +95,9 @@ def gradients(problem: Problem, value: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", PENALTIES)
 def test_the_gradient_is_that_of_the_value(name, classes):
     """Central differences along a random direction of all parameters, the randomness fixed by the seed."""
-    problem = smooth(classes)
+    problem = smooth(classes) if name not in PIECEWISE else bent(classes)
+    if name in HELD:
+        pytest.skip("held fixed")
     value = run(name, problem, seed=3)
     assert value.shape == () and bool(value.isfinite()) and value.dtype == torch.float64
     parameters = list(problem.module.parameters())
@@ -103,12 +121,16 @@ def test_the_gradient_is_that_of_the_value(name, classes):
 @pytest.mark.parametrize("make", [smooth, convolutional])
 @pytest.mark.parametrize("name", PENALTIES)
 def test_the_order_of_the_batch_does_not_matter_and_the_seed_does_all(name, make):
+    make = bent if make is smooth and name in PIECEWISE else make
     problem = make()
     state = torch.random.get_rng_state()
     value = run(name, problem, seed=5)
+    again = (
+        make() if name in HELD else problem
+    )  # their outer pass, in training mode, moves the statistics that their search reads
     torch.random.set_rng_state(state)  # dropout draws from torch's own state
-    assert torch.equal(run(name, problem, seed=5), value)
-    if make is smooth:
+    assert torch.equal(run(name, again, seed=5), value)
+    if make is not convolutional:
         shuffled = problem.take(torch.tensor([3, 0, 6, 2, 5, 1, 4]))
         torch.testing.assert_close(run(name, shuffled, seed=5), value, rtol=1e-12, atol=1e-14)
 
@@ -136,7 +158,7 @@ def test_modes_are_put_back_after_an_error():
 
 @pytest.mark.parametrize("name", PENALTIES)
 def test_a_batch_of_one_class_and_a_dead_network_are_numbers(name):
-    problem = smooth()
+    problem = bent() if name in PIECEWISE else smooth()
     alone = problem.take(torch.tensor([0, 3, 6]))
     value = run(name, alone, seed=0)
     assert bool(value.isfinite()) and bool(gradients(alone, value).isfinite().all())
@@ -152,10 +174,10 @@ def test_keyword_inputs_and_passes_are_counted(name):
     class Two(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.inner = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3))
+            self.inner = nn.Sequential(nn.Linear(5, 6), nn.ReLU() if name in PIECEWISE else nn.Tanh(), nn.Linear(6, 3))
 
         def forward(self, *, left: Tensor, right: Tensor, code: Tensor) -> Tensor:
-            return self.inner(torch.cat([left, right * code[:, None]], 1))
+            return self.inner(torch.cat([left, right if name in CERTIFYING else right * code[:, None]], 1))
 
     torch.manual_seed(0)
     x = {"left": torch.randn(6, 2), "right": torch.randn(6, 3), "code": torch.tensor([1, 2, 1, 2, 1, 2])}
@@ -168,7 +190,8 @@ def test_keyword_inputs_and_passes_are_counted(name):
     if name == "weight_decay":  # reads the weights alone
         assert passes.forward == passes.backward == 0
         return
-    assert passes.forward >= 6 and passes.forward % 6 == 0 and passes.backward >= 6 and passes.backward % 6 == 0
+    least = 0 if name == "induced_norms" else 6
+    assert passes.forward >= least and passes.forward % 6 == 0 and passes.backward >= least and passes.backward % 6 == 0
 
 
 @pytest.mark.parametrize("name", PENALTIES)
