@@ -14,12 +14,12 @@ LAYERS = {
     1: "region laws spec evidence results network leaves validation problem graph exporting ops rooms intervals absolute planes transposes sharing folding relaxation backward gates lipschitz boundary activations reinitialised subspace restricted partners paths",
     2: "attacks bounds noise references diagnostics spectra penalties cures checks questions",
     3: "records files store health runs chunks rows findings planning progress verifier _checker stepping training executors studies sources",
-    4: "report study_report plots panels templates",
+    4: "report spectrum_report study_report plots panels templates",
     5: "cli testing",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 FAMILIES = set(LAYERS[2].split())
-ACROSS = {"questions": FAMILIES, "penalties": {"attacks", "bounds"}}  # what one family of methods may import of others
+ACROSS = {"questions": FAMILIES, "penalties": {"attacks", "bounds", "spectra"}, "cures": {"spectra"}}  # what one family of methods may import of others
 FILES = sorted(ROOT.rglob("*.py"))
 RECORDS_ONLY = {
     "discovery",

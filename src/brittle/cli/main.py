@@ -22,6 +22,7 @@ from brittle.cli.list import list_methods
 from brittle.cli.report import report
 from brittle.cli.reproduce import reproduce
 from brittle.cli.show import show
+from brittle.cli.spectrum import spectrum
 from brittle.cli.verify import verify
 from brittle.errors import BracketError, InputError
 
@@ -41,7 +42,7 @@ app = typer.Typer(
 )
 for name, command in (
     ("doctor", doctor), ("audit", audit), ("show", show), ("report", report), ("verify", verify), ("harden", harden),
-    ("reproduce", reproduce), ("list", list_methods),
+    ("spectrum", spectrum), ("reproduce", reproduce), ("list", list_methods),
 ):  # fmt: skip
     app.command(name)(command)
 

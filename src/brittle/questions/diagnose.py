@@ -12,6 +12,7 @@ from brittle.questions.margin import margin
 from brittle.questions.optimum import optimum
 from brittle.questions.probability import probability
 from brittle.questions.radius import radius
+from brittle.questions.spectrum import spectrum
 from brittle.questions.tolerated_noise import tolerated_noise
 from brittle.results import Finding
 
@@ -52,6 +53,7 @@ def tools(function: Callable, seed: int) -> dict[str, Callable]:
         "paper_bound": partial(probability, ends="upper", estimators=[partial(cell, distances="nearest")]),
         "tolerated": tolerated_noise,
         "optimum": optimum,
+        "spectrum": spectrum,
     }
     takes = inspect.signature(
         function

@@ -47,7 +47,7 @@ def load_model(spec: str, factory: str | None = None, trust_pickle: bool = False
 
         return load_exported(path, trust_pickle)
     if suffix == ".safetensors":
-        return _with_weights(path, builder, _safetensors(path))
+        return _with_weights(path, builder, load_state(path))
     return _from_torch_file(path, builder, trust_pickle)
 
 
@@ -106,7 +106,7 @@ def _needs_arguments(function: Callable) -> bool:
     return any(q.default is q.empty and q.kind in (q.POSITIONAL_ONLY, q.POSITIONAL_OR_KEYWORD) for q in parameters)
 
 
-def _safetensors(path: Path) -> dict:
+def load_state(path: Path) -> dict:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -1,5 +1,6 @@
 """What a network feeds its recurrent parts: their calls, recorded by hooks while the network runs on data."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -143,5 +144,8 @@ def _same(after: State, before: State) -> bool:
 
 def run(module: nn.Module, x: Tensor | Mapping[str, Tensor]) -> None:
     """One forward pass for its calls alone, whatever it returns."""
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "LSTM with projections is not supported", UserWarning
+        )  # by a library, and says only that it is slower
         module(x) if isinstance(x, Tensor) else module(**x)

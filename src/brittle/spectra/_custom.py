@@ -65,12 +65,14 @@ def alike(found: object, state: object) -> bool:
 def _forward_mode(batched: Callable, single: Callable, flat: Tensor, x: Tensor) -> Derivative:
     from torch.func import jacfwd, jvp, vjp, vmap
 
+    batch = lambda v: v.expand(len(flat), *v.shape[-2:]).unbind(-1)
+
     def times(v: Tensor) -> Tensor:
-        return torch.stack([jvp(batched, (flat,), (column,))[1] for column in v.unbind(-1)], -1)
+        return torch.stack([jvp(batched, (flat,), (column,))[1] for column in batch(v)], -1)
 
     def back(u: Tensor) -> Tensor:
         pull = vjp(batched, flat)[1]
-        return torch.stack([pull(column)[0] for column in u.unbind(-1)], -1)
+        return torch.stack([pull(column)[0] for column in batch(u)], -1)
 
     def dense() -> Tensor:
         try:
