@@ -98,10 +98,10 @@ def real_distance_to(a: np.ndarray, z: complex, seed: int = 0) -> float:
         v = flat.reshape(n, 2)
         return float(np.linalg.norm((v @ rotation - a @ v) @ np.linalg.pinv(v), 2))
 
-    starts = [source.standard_normal(2 * n) for _ in range(6)]
+    starts = [source.standard_normal(2 * n) for _ in range(3)]
     return min(
         minimize(
-            size, s, method="Nelder-Mead", options={"maxiter": 4000, "fatol": 1e-9, "xatol": 1e-9, "adaptive": True}
+            size, s, method="Nelder-Mead", options={"maxiter": 1500, "fatol": 1e-7, "xatol": 1e-7, "adaptive": True}
         ).fun
         for s in starts
     )

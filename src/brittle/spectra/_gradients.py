@@ -91,7 +91,11 @@ def distance_to_instability(a: np.ndarray, options: Options) -> Derivative:
         )
     found = weakest(at, "discrete", options.tolerance)
     return found[0].value, _mean(
-        [-_outer(p) for p in found if p is found[0] or p.value <= found[0].value * (1 + options.tied)]
+        [
+            -_outer(p)
+            for p in found
+            if p is found[0] or (options.tied and p.value <= found[0].value * (1 + options.tied))
+        ]
     )
 
 

@@ -16,6 +16,7 @@ from brittle.spectra._matrix import check_epsilon, square
 
 DENSE = 200  # below, all eigenvalues at once are quicker than Arnoldi (measured)
 ROUNDS = 100
+RESTARTS = 60  # of Arnoldi with 60 vectors; a dense cluster at the edge of the spectrum needs them, a gap needs two or three
 STARTS = 3  # of a large matrix one, since each costs a hundred products per round
 
 
@@ -30,8 +31,8 @@ class RankOne:
 
 def outermost(matrix: Any, epsilon: float) -> RankOne:
     """The best of the fixed points reached from the three outermost eigenvalues. Errors: InputError."""
-    operator = matrix if _matrix_free(matrix) else square(matrix)
-    if not _matrix_free(matrix):
+    operator = _operator(matrix)
+    if isinstance(operator, np.ndarray):
         epsilon = check_epsilon(operator, epsilon)
     elif not epsilon > 0:
         raise InputError("epsilon", "a positive number", epsilon, "give the 2-norm of the change of the matrix")
@@ -52,7 +53,7 @@ def least_epsilon(matrix: Any) -> float:
     """
     from scipy.optimize import brentq
 
-    operator = matrix if _matrix_free(matrix) else square(matrix)
+    operator = _operator(matrix)
     forth, _, n = _products(operator)
     room = 1 - abs(_eigenpairs(operator, forth, n, None)[0][0])
     if room <= 0:
@@ -89,8 +90,13 @@ def _climb(operator: Any, forth: Callable, back: Callable, n: int, epsilon: floa
     return best
 
 
-def _matrix_free(matrix: Any) -> bool:
-    return hasattr(matrix, "matvec") or hasattr(matrix, "toarray")
+def _operator(matrix: Any) -> Any:
+    """An array; what is large and knows products only is left as it is."""
+    if hasattr(matrix, "toarray"):
+        return matrix if matrix.shape[0] > DENSE else square(matrix)
+    if hasattr(matrix, "matvec"):
+        return matrix if matrix.shape[0] > DENSE else square(matrix @ np.eye(matrix.shape[1]))
+    return square(matrix)
 
 
 def _products(operator: Any) -> tuple[Callable, Callable, int]:
@@ -131,14 +137,14 @@ def _arnoldi(
     map_ = LinearOperator((n, n), matvec=apply, dtype=np.complex128)  # pyright: ignore[reportCallIssue]
     try:
         values, vectors = eigs(  # pyright: ignore[reportAssignmentType]
-            map_, k=STARTS, which="LM", v0=start, ncv=min(n - 1, 60), maxiter=2000
+            map_, k=2, which="LM", v0=start, ncv=min(n - 1, 60), maxiter=RESTARTS
         )
     except ArpackNoConvergence as reason:
         if not len(reason.eigenvalues):
             raise InputError(
                 "matrix",
                 "an outermost eigenvalue that Arnoldi finds",
-                "none after 2000 restarts",
+                f"none after {RESTARTS} restarts",
                 "use method='global'",
             ) from reason
         values, vectors = reason.eigenvalues, reason.eigenvectors
