@@ -17,7 +17,7 @@ from brittle.spectra.cells import SOUGHT, cells
 
 ABOUT = About(
     promise="for every recurrent map: its states and inputs on data, in float64, padding respected",
-    reference="",
+    reference="derived; torch.nn's documented recurrences",
     cost="one forward pass, and one of the recurrent layers in float64",
 )
 
