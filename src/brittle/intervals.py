@@ -201,7 +201,7 @@ def parameter_part(state: State, node: Node, name: str) -> tuple[Tensor, Tensor]
         return alike, alike
     most = {m: state.largest(m) for m in sources}
     if here.p == inf:
-        return _entrywise(state, node, name, most, pattern)
+        return _entrywise(state, node, name, sources, pattern)
     box = part(pattern, most)
     if here.p == 2:
         square = _changed(state, node, name, {m: v.square() for m, v in most.items()}, pattern.square())
@@ -213,25 +213,33 @@ def parameter_part(state: State, node: Node, name: str) -> tuple[Tensor, Tensor]
     return box, box
 
 
-def _entrywise(state: State, node: Node, name: str, most: dict[str, Tensor], pattern: Tensor) -> tuple[Tensor, Tensor]:
-    """p = inf: every product ``(W + dW) h`` has its extreme at a corner.
+def _entrywise(state: State, node: Node, name: str, sources: list[str], pattern: Tensor) -> tuple[Tensor, Tensor]:
+    """p = inf: ``(W + dW) h``, ``|dW| <= E``, has its extremes at corners; h in [l, u] is as a rule where it was without dW.
 
-    Where the sign of ``W + dW`` is known, h is at the same end of its interval as without dW, and dW adds its room times |h| there;
-    elsewhere at most its room times max|h|. Which signs are known is judged at the next power of two of an example's scale: the
-    same for all examples near it, and whoever stands beside them.
+    For W >= 0 the largest value is at u and dW adds ``E |u|``, unless l is so much larger that ``E |l| - W (u - l)`` is more: at most
+    ``max(0, E - |W|) max(0, |l| - |u|)`` more. The other three cases are mirror images. Exact where the sign of h is known.
+    ``E - |W|`` is taken at the ball's own radius, doubled or halved until it holds the example's: the same whoever stands beside it.
     """
     scale, weight = state.wobble[name].scale, state.constants[name]
-    ends = [{m: side[m].abs() for m in most} for side in (state.low, state.high)]
-    power = torch.exp2(torch.log2(scale).ceil()).expand(state.count) * (1 + 2.0**-40)
-    down, up = (torch.zeros(state.count, *node.shape).to(scale) for _ in range(2))
+    low, high = ({m: side[m].abs() for m in sources} for side in (state.low, state.high))
+    beyond = [{m: (a[m] - b[m]).clamp_min(0) for m in sources} for a, b in ((low, high), (high, low))]
+    one = state.wobble[name].one
+    doublings = (torch.log2(scale / one) - 2.0**-40).ceil().expand(state.count)
+    power = one * torch.exp2(doublings) * (1 + 2.0**-39)
+    down, up = (scale.new_zeros(state.count, *node.shape) for _ in range(2))
     for level in power.unique():
         at = (power == level).nonzero()[:, 0]
         own = pattern if len(pattern) == 1 else pattern[at]
-        rising, falling = own * (weight > own * level), own * (weight < -own * level)
-        part = lambda pattern, sizes, at=at: _changed(state, node, name, {m: v[at] for m, v in sizes.items()}, pattern)
-        doubtful = part(own - rising - falling, most)
-        down[at] = doubtful + part(rising, ends[0]) + part(falling, ends[1])
-        up[at] = doubtful + part(rising, ends[1]) + part(falling, ends[0])
+        rest = (own - weight.abs() / level).clamp_min(0) if level > 0 else own
+
+        def part(pattern: Tensor, sizes: dict[str, Tensor], at: Tensor = at) -> Tensor | float:
+            if not any(bool(v.any()) for v in sizes.values()):
+                return 0.0
+            return _changed(state, node, name, {m: v[at] for m, v in sizes.items()}, pattern)
+
+        for sign, least, greatest, past in ((weight >= 0, low, high, beyond), (weight < 0, high, low, beyond[::-1])):
+            down[at] += part(own * sign, least) + part(rest * sign, past[1])
+            up[at] += part(own * sign, greatest) + part(rest * sign, past[0])
     return down * scale_of(scale, node), up * scale_of(scale, node)
 
 

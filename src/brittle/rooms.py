@@ -17,11 +17,13 @@ class Room:
     pattern  (1, *shape), or (1, 1, ..., 1) where every entry has the same room; (N, *shape) where a range cuts the balls of
              different examples differently. An entry of 0 stays.
     scale    (N,), or (1,) where all examples share one
+    one      the scale that the ball itself has, before a problem scales it
     """
 
     pattern: Tensor
     scale: Tensor
     p: float
+    one: float = 1.0
 
     @property
     def uniform(self) -> bool:
@@ -45,7 +47,7 @@ def room(ball: Ball, weight: Tensor, radius: Tensor) -> Room:
         pattern = ball.unit.to(wide).expand(wide.shape)[None]
     else:
         pattern = torch.as_tensor(1.0 if ball.unit is None else ball.unit).to(wide).reshape(1, *[1] * wide.dim())
-    return Room(pattern, radius, ball.p)
+    return Room(pattern, radius, ball.p, ball.radius)
 
 
 def enclosing(ball: Ball, centre: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
