@@ -4,6 +4,8 @@ Every public name is imported here, right away, so that a name means the functio
 """
 
 from brittle.spectra.commutator import commutator as commutator
+from brittle.spectra.contours import contours as contours
+from brittle.spectra.contours import whole_window as whole_window
 from brittle.spectra.differentiable import differentiable as differentiable
 from brittle.spectra.distance_to_defective import distance_to_defective as distance_to_defective
 from brittle.spectra.distance_to_instability import distance_to_instability as distance_to_instability
@@ -19,6 +21,7 @@ from brittle.spectra.null_models import same_spectrum_normal as same_spectrum_no
 from brittle.spectra.numerical_radius import numerical_radius as numerical_radius
 from brittle.spectra.numerical_radius import numerical_radius_bounds as numerical_radius_bounds
 from brittle.spectra.numerical_range import numerical_range as numerical_range
+from brittle.spectra.projected import projected as projected
 from brittle.spectra.pseudospectral_abscissa import pseudospectral_abscissa as pseudospectral_abscissa
 from brittle.spectra.pseudospectral_radius import pseudospectral_radius as pseudospectral_radius
 from brittle.spectra.pseudospectrum import error_floor as error_floor
