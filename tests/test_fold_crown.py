@@ -231,6 +231,21 @@ def test_attacks_come_close_so_that_a_missing_term_would_show() -> None:
     assert ((clean - crown(problem).rows) / (clean - found)).median() < 1.1
 
 
+def test_losses_stay_below_the_certified_loss() -> None:
+    """``log(1 + sum exp(-row))``: equal at a point, above every attacked loss, and less than the largest drop above the clean one."""
+    problem = joint("two", 9)
+    certificate, clean = crown(problem), problem.double().rows()
+    worst = certificate.worst_cross_entropy()
+    double, generator = problem.double(), torch.Generator().manual_seed(0)
+    for _ in range(40):
+        point = joint_attacks._corner(double, generator)
+        assert (nn.functional.cross_entropy(double.logits(point), problem.labels, reduction="none") <= worst).all()
+    loss = nn.functional.cross_entropy(double.logits(), problem.labels, reduction="none")
+    assert (worst - loss <= (clean - certificate.rows).amax(1) + 1e-12).all()
+    still = crown(problem.scaled(0.0)).worst_cross_entropy()
+    assert (still >= loss).all() and torch.allclose(still, loss, rtol=0, atol=1e-11)
+
+
 def test_examples_do_not_see_each_other() -> None:
     problem = joint("convolution", 5)
     rows = crown(problem).rows
