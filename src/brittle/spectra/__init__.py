@@ -3,6 +3,7 @@
 Every public name is imported here, right away, so that a name means the function and not the file it lives in.
 """
 
+from brittle.spectra.batched import batched as batched
 from brittle.spectra.commutator import commutator as commutator
 from brittle.spectra.contours import contours as contours
 from brittle.spectra.contours import whole_window as whole_window
