@@ -103,7 +103,7 @@ def doctor(
     >>> doctor(module, x, module(x).argmax(1), region=Ball(p=2, radius=1.0, low=0, high=1)).verdict
     'ok'
 
-    Reference: the checks H1-H14, each with its own reference in ``brittle list checks``.
+    Reference: the checks H1-H15, each with its own reference in ``brittle list checks``.
     """
     before = state_digest(module) if callable(module) else ""
     try:
