@@ -14,6 +14,9 @@ from brittle.results import Certificate, Proof, Witness
 from brittle.spec import margin
 
 Methods = Sequence[tuple[str, Callable]]
+HELD = (
+    2**24
+)  # numbers of parameters, one set for each example, that one attack holds at once: it keeps ten copies or so, 0.7 GB in float32
 
 
 @dataclass
@@ -61,7 +64,21 @@ def attack(
 
     better   (new, best) -> (N,) bool, where the new witness replaces the best one.
     spare    attacks that see only the examples on which nothing has been found before them
+
+    Where parameters move, each example carries its own: so many examples are attacked at a time as fit (their shapes alone say how many,
+    and no example knows of the others), and what stays is one set of parameters for each.
     """
+    moved = sum(v[0].numel() for leaf, v in problem.centre.items() if leaf not in problem.inputs)
+    turns = torch.arange(len(problem)).split(max(1, HELD // max(1, moved)))
+    if len(turns) == 1:
+        return _attack(problem, attacks, seed, better, spare)
+    parts = [_attack(problem.take(at), attacks, seed, better, spare) for at in turns]
+    return Witness.join([witness for witness, _ in parts]), tuple(name for _, names in parts for name in names)
+
+
+def _attack(
+    problem: Problem, attacks: Methods, seed: int, better: Callable[[Witness, Witness], Tensor], spare: Methods
+) -> tuple[Witness, tuple[str, ...]]:
     best = clean_witness(problem)
     names = [best.method] * len(problem)
     open_examples = (~best.found).nonzero()[:, 0]
@@ -102,13 +119,29 @@ def certify(problem: Problem, bounds: Methods) -> tuple[Tensor, tuple[str, ...],
 
 def scatter(whole: Witness, at: Tensor, part: Witness) -> Witness:
     """``part`` written over the examples ``at`` of ``whole``."""
-    rest = torch.ones(len(whole.margin), dtype=torch.bool)
-    rest[at] = False
-    keep = rest.nonzero()[:, 0]
-    joined = Witness.join([part, whole.take(keep)])
-    order = torch.empty(len(whole.margin), dtype=torch.long)
-    order[torch.cat([at, keep])] = torch.arange(len(whole.margin))
-    return joined.take(order)
+    if len(at) == len(whole.margin) and bool((at[1:] > at[:-1]).all()):
+        return part
+    status = list(whole.status)
+    for i, said in zip(at.tolist(), part.status, strict=True):
+        status[i] = said
+    return Witness(
+        {leaf: _written(value, at, part.point[leaf]) for leaf, value in whole.point.items()},
+        _written(whole.margin, at, part.margin),
+        _written(whole.found, at, part.found),
+        _written(whole.size, at, part.size),
+        tuple(status),
+        " ".join(dict.fromkeys([*part.method.split(), *whole.method.split()])),
+        _written(whole.margin64, at, part.margin64)
+        if whole.margin64 is not None and part.margin64 is not None
+        else None,
+    )
+
+
+def _written(whole: Tensor, at: Tensor, part: Tensor) -> Tensor:
+    """One copy in all: parameters of each example's own are large."""
+    copy = whole.clone(memory_format=torch.contiguous_format)
+    copy[at.to(whole.device)] = part.to(whole.device)
+    return copy
 
 
 def _merge(take_new: Tensor, new: Witness, old: Witness) -> Witness:
