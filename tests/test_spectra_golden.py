@@ -150,6 +150,17 @@ def test_the_grid_of_the_kreiss_quotient_is_inside(n, seed):
     assert float(found.upper) <= float(found.lower) * 1.01 * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("b", [1.5, 5.0, 30.0])
+def test_the_kreiss_constant_of_a_nilpotent_block(b):
+    """[[0, b], [0, 0]]: ``s = (sqrt(4 r^2 + b^2) - b) / 2`` on all of a circle, so every angle is a maximiser and no slack is left between."""
+    value = lambda r: 2 * (r - 1) / (sqrt(4 * r * r + b * b) - b)
+    truth = max(1.0, max(value(r) for r in np.geomspace(1 + 1e-6, 1e3, 200_000)))
+    found = spectra.kreiss([[0.0, b], [0.0, 0.0]], tolerance=5e-3)
+    assert float(found.lower) == pytest.approx(truth, rel=1e-9)
+    assert truth <= float(found.upper) <= truth * 1.005
+    assert found.kinds.upper == ("proved",)
+
+
 def test_continuous_time():
     a = random(5, 2) - 4 * np.eye(5)
     assert spectra.distance_to_instability(a, time="continuous") == pytest.approx(twin.line_minimum(a, 0.0), rel=1e-8)

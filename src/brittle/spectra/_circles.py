@@ -77,7 +77,7 @@ def verified(plane: Plane, verifier: Verifier, found: Circle) -> bool:
     """
     claims = found.curve.values * (1 - found.quick / 2)
     ends = circles(plane).ends(found.radius)
-    reach = (claims - found.curve.proved) / found.radius * (1 - 1e-9)
+    reach = (claims - found.curve.proved) / found.radius * (1 - 1e-9) - 1e-14  # angles and points are rounded
     chosen = cover(found.curve.t, reach, ends)
     if chosen is None:
         return False

@@ -7,7 +7,7 @@ import numpy as np
 from brittle.spectra._schur import Factored, factorise, smallest
 
 QUICK = 1e-3  # relative, of values that only steer a search or are verified afterwards
-DENSE = 160  # up to this size LAPACK answers for a single point as quickly as the kernel (measured)
+DENSE = 100  # up to this size LAPACK answers for a single point as quickly as the kernel (measured)
 
 
 @dataclass(frozen=True, eq=False)

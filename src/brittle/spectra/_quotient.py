@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from brittle.spectra._matrix import UNIT
 from brittle.spectra._plane import Pair, Plane
 
 
@@ -20,9 +21,10 @@ class Quotient:
 
 
 def quotient(plane: Plane, point: complex) -> Quotient:
-    """The quotient at a point, a little low: s is raised by its rounding."""
-    pair = plane.pair(point)
-    return Quotient((abs(point) - 1) / (pair.value + plane.factored.floor * 2), pair)
+    """The quotient at a point, a little low: s is raised by the rounding of a backward stable decomposition."""
+    pair, n = plane.pair(point), len(plane.matrix)
+    rounded = 2 * (plane.factored.floor + n * UNIT * abs(point) * n**0.5)
+    return Quotient((abs(point) - 1) / (pair.value + rounded), pair)
 
 
 def climb(plane: Plane, starts: list[tuple[float, float]]) -> list[Quotient]:

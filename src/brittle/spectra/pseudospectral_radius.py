@@ -27,8 +27,8 @@ def pseudospectral_radius(matrix: Any, epsilon: float, *, method: str = "global"
     eigenproblem of size 2n; ``"rank-one"`` needs eigenvectors of the outermost eigenvalue only, for large or sparse A or anything with ``@``
     and ``.shape`` (SciPy's LinearOperator with ``rmatvec``), and finds a local maximum: a lower bound.
 
-    Guarantee: the value is attained at a point with ``s <= eps`` to rounding. Globally: no other point has a lead ``|z| - rho(A)`` that is longer
-    by more than ``tolerance``, relative (default 1e-3), up to rounding and the kernel's residual test.
+    Guarantee: the value is attained at a point with ``s <= eps`` to rounding. Globally: no point with ``s <= eps (1 - tolerance / 2)`` has a lead
+    ``|z| - rho(A)`` that is longer by more than ``tolerance`` (default 1e-3), both relative, up to rounding and the kernel's residual test.
 
     matrix  : (n, n); epsilon : size of the change in the 2-norm, above the rounding of the matrix.
     Errors: InputError, also for an epsilon that double precision cannot tell from zero.
