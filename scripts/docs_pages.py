@@ -92,7 +92,7 @@ def _section(method: Method) -> str:
 
 def _function(module: str, name: str) -> ast.FunctionDef:
     """The definition in the source text; importing every method would be slow and prove nothing more."""
-    for node in ast.parse(_source(module)).body:
+    for node in reversed(ast.parse(_source(module)).body):  # the last one: overloads stand before it
         if isinstance(node, ast.FunctionDef) and node.name == name:
             return node
     raise PluginError(f"{module} has no function {name}: a method file holds the function of its name")
