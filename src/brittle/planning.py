@@ -38,9 +38,8 @@ def named_regions(regions: Mapping[str, Ball | Region]) -> dict[str, dict[str, B
     named = {check_name("region name", name): as_region(region) for name, region in regions.items()}
     for name, region in named.items():
         if any(ball.shared for ball in region.values()) or not region:
-            raise InputError(
-                f"region {name!r}", "a change for each example", "shared=True", "ask bt.accuracy about shared changes"
-            )
+            do = "ask bt.accuracy about shared changes: one change has one answer for the whole set, and an audit asks example by example"
+            raise InputError(f"region {name!r}", "a change for each example", "shared=True", do)
     return named
 
 

@@ -96,6 +96,9 @@ def unit(leaves: Mapping) -> Unit:
         if ball.get("groups"):
             noun = "number of changed positions"
         where = ("" if leaf == "x" else f" of {leaf}") + restriction(ball)
+        where += {"element": " in multiples of each weight", "rms": " in multiples of their rms"}.get(
+            str(ball.get("relative")), ""
+        )
         return Unit(radius if radius > 0 else 1.0, noun + where)
     return Unit(1.0, "scale of the joint region" if leaves else "scale of the region")
 

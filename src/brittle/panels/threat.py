@@ -53,10 +53,20 @@ def _ball(name: str, leaf: str, ball: dict) -> dict:
         "where": restriction(ball).strip(),
         "why": next((ball[side]["rule"] for side in ("within", "orthogonal_to") if ball.get(side)), ""),
         "norm": ("number of changes" if str(ball.get("p")) == "0" else norm(ball.get("p"))) + counted,
-        "radius": number(ball.get("radius")),
+        "radius": number(ball.get("radius")) + _relative(ball),
         "steps": in_steps(ball),
         "range": valid_range(ball),
     }
+
+
+def _relative(ball: dict) -> str:
+    """What a radius is a multiple of.
+
+    >>> _relative({"relative": "rms"}), _relative({"p": 2})
+    (' × rms of the weights', '')
+    """
+    given = {"element": " × each weight", "rms": " × rms of the weights"}.get(str(ball.get("relative")), "")
+    return given or (" × a unit for each entry" if ball.get("unit") is not None else "")
 
 
 def _facts(run) -> list[tuple[str, str]]:
