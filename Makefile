@@ -12,12 +12,12 @@ export MKL_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: demo test test-slow check style types docs readme bench bench-noise bench-worst-case assets clean help
+.PHONY: demo test test-slow check style types docs readme bench bench-noise bench-spectra bench-worst-case assets clean help
 .DEFAULT_GOAL := help
 
 help:
 	@sed -n '2,3s/^# *//p' Makefile
-	@echo "make test-slow, make docs, make bench, make bench-noise, make bench-worst-case, make assets, make clean"
+	@echo "make test-slow, make docs, make bench, make bench-noise, make bench-spectra, make bench-worst-case, make assets, make clean"
 
 $(READY): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "brittle needs Python 3.11 or later; run make PYTHON=python3.11")'

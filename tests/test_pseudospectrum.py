@@ -1,5 +1,7 @@
 """Smallest singular values of zI - A: the compiled kernel and its NumPy twin against one SVD per point, and against closed forms."""
 
+import os
+import subprocess
 import sys
 import warnings
 
@@ -278,3 +280,37 @@ def test_a_place_that_cannot_be_written_costs_the_cache_and_nothing_else(monkeyp
     monkeypatch.setattr(_kernel, "njit", refuse)
     monkeypatch.setattr(_kernel, "_compiled", lambda function: "compiled")
     assert _kernel._cached(abs) == "compiled"
+
+
+NARROW = """
+import llvmlite.binding, numpy as np
+import numba
+from brittle.spectra import pseudospectrum
+real, llvmlite.binding.get_host_cpu_features = llvmlite.binding.get_host_cpu_features, lambda: {features}
+from brittle.spectra._lanes import W
+llvmlite.binding.get_host_cpu_features = real
+assert W == {lanes}
+matrix = np.random.default_rng(0).standard_normal((21, 21)) / 21**0.5
+z = np.linspace(-1, 1, 23) + 0.3j
+values, left, right = pseudospectrum(matrix, z, vectors=True)
+exact = [np.linalg.svd(w * np.eye(21) - matrix, compute_uv=False)[-1] for w in z]
+np.testing.assert_allclose(pseudospectrum(matrix, z), exact, rtol=1e-5)
+np.testing.assert_allclose(values, exact, rtol=1e-5)
+assert np.abs(z[:, None] * right - right @ matrix.T - values[:, None] * left).max() < 1e-13
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("features", "lanes"), [({"avx": True}, 4), ({}, 2)])
+def test_narrower_registers_give_the_same(features, lanes, tmp_path):
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", NARROW.format(features=features, lanes=lanes)], env=environment, check=True)
+
+
+def test_compilation_switched_off_is_no_obstacle():
+    """NUMBA_DISABLE_JIT=1, as debuggers and coverage set it."""
+    call = "import numpy as np; from brittle.spectra import pseudospectrum; pseudospectrum(np.eye(2) + np.eye(2, k=1), [2j])"
+    done = subprocess.run(
+        [sys.executable, "-c", call], env=os.environ | {"NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "plain NumPy" in done.stderr and "NUMBA_DISABLE_JIT" in done.stderr

@@ -11,8 +11,11 @@ import numba.extending
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.extending import lower_builtin, models, register_model, type_callable
+
+if config.DISABLE_JIT:  # pyright: ignore[reportAttributeAccessIssue] - numba fills it when it is imported
+    raise ImportError("NUMBA_DISABLE_JIT is set, and vector registers exist in compiled code alone")
 
 intrinsic: Any = numba.extending.intrinsic  # what it returns is called without the typing context that it declares
 _FEATURES = get_host_cpu_features()
