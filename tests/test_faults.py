@@ -173,6 +173,8 @@ def test_every_reading_is_there_and_the_ball_brackets_its_members():
     (bracket,) = rows(found, "each example its own change")
     (whole,) = rows(found, "rounding", format="int8", leaf="all")
     (corners,) = rows(found, "random corners")
+    (shared,) = rows(found, "one shared change")
+    assert bracket["low"] == shared["low"] <= shared["high"] and bracket["high"] <= shared["high"] + 1e-9
     assert bracket["low"] <= bracket["high"] <= 1 and bracket["low"] <= min(corners["worst"], whole["accuracy"])
     assert len(rows(found, "rounding", format="bf16")) == 3 and len(rows(found, "worst bit flips")) == 3
     (random,) = rows(found, "random bit flips")
