@@ -415,7 +415,7 @@ def test_the_recipe_reaches_its_goals_on_digits(seed):
     module = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10))
     region = {"x": bt.Ball(p=inf, radius=0.05, low=0, high=1), "*.weight": bt.Ball(p=inf, radius=0.01)}
     penalties = {"joint_ibp": {"weight": 1.0, "warm_up": 40, "radius_warm_up": 40}}
-    cured = bt.harden(module, (x, labels), penalties, region=region, epochs=80, rate=5e-3)
+    cured = bt.harden(module, (x, labels), penalties, region=region, epochs=80, rate=8e-3)
     test, truth = digits("test")
     assert isinstance(test, Tensor)
     assert float((cured(test).argmax(1) == truth).double().mean()) >= 0.95

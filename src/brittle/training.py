@@ -163,7 +163,10 @@ def harden(
 
     data       (x, labels) to train on
     penalties  ``{"adversarial": {"radius": 0.3, "p": 2}}``: a weight, or a weight and options, by name
-    region     what moves and its valid range, for penalties that ask: ``bt.Ball(p=2, radius=0.3, low=0, high=1)``
+    region     what moves and its valid range, for penalties that ask: ``bt.Ball(p=2, radius=0.3, low=0, high=1)``. Against weights that move with the input:
+               ``{"x": bt.Ball(p=inf, radius=0.05, low=0, high=1), "*.weight": bt.Ball(p=inf, radius=0.01)}`` with
+               ``penalties={"joint_ibp": {"weight": 1.0, "warm_up": 40, "radius_warm_up": 40}}, epochs=80, rate=8e-3``, which
+               :func:`brittle.penalties.joint_ibp.joint_ibp` explains
 
     >>> x = torch.tensor([[0.0, 0.0], [1.0, 0.2], [2.0, 0.0], [3.0, 0.2]])
     >>> cured = harden(nn.Linear(2, 2), (x, torch.tensor([0, 0, 1, 1])), {"adversarial": {"radius": 0.2, "p": 2}}, epochs=5)

@@ -18,7 +18,7 @@ ABOUT = About(
     promise="certified and attacked accuracy over a grid of input and weight radii, and every example's own frontier along rays between them",
     reference="the joint question of Tsai, Hsu, Yu and Chen, arXiv 2102.11935; frontiers along rays are our construction",
     norms=EVERY_NORM,
-    cost="about 5 questions of bt.radius and at most 35 of bt.margin per example, at quick effort",
+    cost="about 5 questions of bt.radius and at most 24 of bt.margin per example, at quick effort",
     effort="thorough",
 )
 TITLE = "Accuracy when inputs and weights move together"
@@ -70,9 +70,9 @@ def accuracy_surface(
     *,
     margin: Callable[..., Bracket],
     radius: Callable[[Problem], Bracket],
-    points: int = 6,
+    points: int = 5,
     rays: int = 3,
-    examples: int = 48,
+    examples: int = 24,
     relative: float = 0.01,
     seed: int = 0,
 ) -> Finding:
@@ -91,7 +91,8 @@ def accuracy_surface(
     Without a parameter in the region every weight is asked about as moving by a part of itself (``relative`` scales that part, the picture scales with it).
 
     margin, radius   verbs of the other families; ``bt.diagnose`` gives them
-    points   of the grid along each axis, 0 among them; examples : the first so many
+    points   of the grid along each axis, 0 among them
+    examples the first so many; 24 take 6 seconds on a network of 17,000 weights, 50 where they are convolutions
     Errors: InputError without a moving input and a parameter to move. A shared change is asked about as if each example had its own.
 
     >>> from brittle import diagnose
