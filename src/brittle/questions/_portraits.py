@@ -62,7 +62,7 @@ def _one(matrix: Matrix, budget: Effort, seed: int, drawn: dict) -> tuple[dict, 
         "percentile_random": shares[0], "percentile_untrained": shares[1],
         **{f"rounding_{f}": matrix.rounding.get(f) for f in FORMATS},
         "verdict": verdicts.of_matrix(matrix.name, matrix.role, told, matrix.rounding, beside),
-        **portrait.picture(a, budget, float(found["scale"] or 1)),
+        **portrait.picture(a, budget, float(found["scale"] or 1), int(found["settled"] or 1)),
     }  # fmt: skip
     models = (portrait.normal_like(found), portrait.medians(random[1]), portrait.medians(fresh))
     counts = (1, len(random[1]), len(fresh))
@@ -120,7 +120,7 @@ def along_the_data(paths: Sequence[Trajectory], described: Finding, budget: Effo
     }
     rows = []
     for path in paths:
-        grown = growth(path, starts=max(32, 2 * budget.sequences), seed=seed)
+        grown = growth(path, starts=max(32, 2 * budget.sequences), tolerance=1e-4, seed=seed)
         rates = lyapunov(path, exponents=budget.exponents, seed=seed)
         spread = torch.quantile(rates.values, torch.tensor([0.05, 0.95], dtype=torch.float64), dim=0)
         row = {

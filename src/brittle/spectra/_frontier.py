@@ -163,6 +163,8 @@ def descend(plane: Plane, sweep: Sweep, c: float, low: float, middle: float, hig
 def _newton(pair: Callable, slope: Callable, t: float, g: float, width: float) -> float:
     """A Newton step with a difference quotient of the slope."""
     h = 1e-5 * width
+    if not h:  # the dip is an end of the curve: nothing is left between the two parameters
+        return 0.0
     bend = (slope(pair(t + h), t + h) - g) / h
     return -g / bend if bend > 0 else -np.sign(g) * width / 2
 
