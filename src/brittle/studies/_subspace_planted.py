@@ -50,7 +50,7 @@ def planted(
     radii = {n: found[n][:12][right[:12]] / length for n in ("on_radius", "off_radius", "radius")}  # type: ignore[index]
     kept = lambda v: None if not len(v) or not isfinite(float(v.median())) else float(v.median())
     change = plane.off(done.get_parameter("0.weight").detach() - before).norm() / plane.off(before).norm()
-    universal = found["universal"][right] / length  # type: ignore[index]
+    universal = found["universal"][:12][right[:12]] / length  # type: ignore[index]
     return {
         "off_gradient": middle("off_gradient"), "predicted": middle("predicted"), "ratio": middle("ratio"), "share": middle("share"),
         **{name: kept(v) for name, v in radii.items()}, "gain": middle("removable_gain"), "universal": kept(universal),
@@ -107,8 +107,7 @@ def _trained(
 def calls(full: bool, seed: int) -> dict[str, tuple]:
     """Ten runs of every setting."""
     found: dict[str, tuple] = {}
-    runs = range(2 * RUNS if full else RUNS)
-    for run in runs:
+    for run in range(RUNS):
         found |= {f"planted-d{d}-{run}": (planted, d, RANK, 1.0, run, seed) for d in DIMENSIONS}
         found |= {f"planted-off{n}-{run}": (planted, RANK + n, RANK, sqrt((RANK + n) / 200), run, seed) for n in OFF}
         found |= {f"planted-scale{s:g}-{run}": (planted, 200, RANK, s, run, seed) for s in SCALES}
