@@ -171,3 +171,58 @@ def test_a_thousand_examples_cost_under_five_passes_each():
     with meter.measure() as passes:
         diagnose(problem, "subspace", subspace=plane)
     assert (passes.forward + passes.backward) / 2 < 5 * 1000
+
+
+def bad(name):
+    """(data, subspace) for each line of what may be wrong with data or a basis."""
+    draw = torch.Generator().manual_seed(3)
+    plain = torch.randn(40, 6, generator=draw, dtype=torch.float64)
+    return {
+        "fewer examples than features": (plain[:4], Subspace.pca(plain[:4], energy=1.0)),
+        "rank-deficient data": (plain[:, :2] @ plain[:2], Subspace.span(plain[:, :2] @ plain[:2])),
+        "constant pixels": (plain * torch.tensor([1, 1, 0, 0, 1, 0]) + 0.5, Subspace.pca(plain * torch.tensor([1, 1, 0, 0, 1, 0]) + 0.5, energy=1.0)),
+        "a basis that is not orthonormal": (plain, Subspace.given(torch.tensor([[1.0, 0, 0, 0, 0, 0], [5.0, 1, 0, 0, 0, 0]]))),
+        "the whole space": (plain, Subspace.span(plain)),
+    }[name]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "dimension"),
+    [("fewer examples than features", 3), ("rank-deficient data", 2), ("constant pixels", 3), ("a basis that is not orthonormal", 2), ("the whole space", 6)],
+)  # fmt: skip
+def test_bad_data_and_bases_give_numbers_or_words_everywhere(name, dimension):
+    import brittle as bt
+
+    data, plane = bad(name)
+    assert plane.dimension == dimension
+    assert torch.allclose(plane.basis @ plane.basis.T, torch.eye(dimension, dtype=torch.float64), atol=1e-12)
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+    problem = Problem(module, data[:4], module(data[:4]).argmax(1), Ball(p=2, radius=1.0))
+    found = diagnose(problem, "subspace", subspace=plane, attacked=2)
+    share, gain = found.columns["share"], found.columns["removable_gain"]
+    assert bool(share.isfinite().all()) and bool((gain >= 1).all()) and found.columns["status"] == ["ok"] * 4
+    cut = bt.surgery(module, plane)
+    if name != "a basis that is not orthonormal":
+        assert torch.allclose(cut(data), module(data), atol=1e-10)
+    off = Ball(p=2, radius=1.0, orthogonal_to=plane)
+    if name == "the whole space":
+        assert (
+            share.abs().max() == 0
+            and gain.tolist() == [1] * 4
+            and found.columns["off_radius"][:2].tolist() == [inf, inf]
+        )
+        assert found.note == "The subspace is the whole space: nothing is off it."
+        with pytest.raises(InputError, match="nothing can move in it"):
+            Problem(module, problem.x, problem.labels, off)
+    else:
+        assert bool(bt.radius(Problem(cut, data[:4], cut(data[:4]).argmax(1), off), effort="quick").upper.isinf().all())
+
+
+def test_more_dimensions_than_the_data_have_are_refused():
+    for wrong in (
+        lambda: Subspace.pca(torch.rand(4, 6), dimension=5),
+        lambda: Subspace.pca(torch.rand(4, 6)).with_dimension(5),
+    ):
+        with pytest.raises(InputError, match="0 to 4"):
+            wrong()

@@ -185,7 +185,9 @@ class Subspace:
         return (basis.mT @ (basis @ rows[..., None]))[..., 0].reshape(change.shape)
 
     def off(self, change: Tensor, x: Tensor | None = None) -> Tensor:
-        """The part orthogonal to the subspace: ``change - on(change)``."""
+        """The part orthogonal to the subspace: ``change - on(change)``; exactly zero where the subspace is the whole space."""
+        if self.points is None and self.codimension == 0:
+            return torch.zeros_like(self.on(change, x))
         return change.detach().to(torch.float64) - self.on(change, x)
 
     def one(self) -> "Subspace":
