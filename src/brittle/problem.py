@@ -298,7 +298,7 @@ class Problem:
         """
         limit = (self.scale if scale is None else scale).cpu()
         centre = self.centre
-        settled = {k: v.detach().to(centre[k].dtype) for k, v in point.items()}
+        settled = {k: self._boxed(k, v.detach().to(centre[k].dtype), limit) for k, v in point.items()}
         over = torch.ones(len(self), dtype=torch.bool, device=self.device)
         for attempt in range(24):
             settled = {
@@ -341,6 +341,14 @@ class Problem:
             clean_own, clean_exact = self._both_margins(self.centre)
             own, exact = torch.where(keep.cpu(), own, clean_own), torch.where(keep.cpu(), exact, clean_exact)
         return Witness(kept, own, found, torch.where(found | rounding, size, inf), status, method, exact)
+
+    def _boxed(self, leaf: str, value: Tensor, limit: Tensor) -> Tensor:
+        """For p = inf the nearest point of the ball, to the last bit and in one step; other balls are left to :meth:`settle`."""
+        ball = self.region[leaf]
+        if ball.p != inf or ball.section is not None or not bool(limit.isfinite().all()):
+            return value
+        low, high = ball.corners(self.centre[leaf], (ball.radius * limit).to(value.device))
+        return torch.minimum(torch.maximum(value, low), high)
 
     # ---- private ---------------------------------------------------------------------------------------------------
 

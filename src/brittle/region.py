@@ -168,6 +168,18 @@ class Ball:
         inside = movable & (kept == told)  # stays to the last bit
         return torch.where(inside, change, self.stretched(kept))
 
+    def corners(self, centre: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+        """p = inf: the least and the largest value of each entry in the ball of each example's own ``radius`` (N,), as numbers of the
+        dtype of ``centre`` that lie inside (for float64 up to one rounding)."""
+        wide = centre.detach().to(torch.float64)
+        reach = self.stretched(norms.spread(radius.to(wide), wide))
+        if centre.dtype == torch.float64:
+            up, down = torch.full_like(wide, inf), torch.full_like(wide, -inf)
+            moved = reach > 0
+            low, high = wide - reach, wide + reach
+            return torch.where(moved, torch.nextafter(low, up), wide), torch.where(moved, torch.nextafter(high, down), wide)
+        return _representable(wide - reach, centre, up=True), _representable(wide + reach, centre, up=False)
+
     def range(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """low and high for one example, as representable values of the dtype of ``like`` that lie inside the stated range."""
         low = _representable(-inf if self.low is None else self.low, like, up=True)
