@@ -7,7 +7,7 @@
 
 Matrices: randn(n) / sqrt(n); orthogonal plus 1e-3 randn(n) / sqrt(n), whose singular values cluster. The grid is
 [-1.5, 1.5]^2. Ours includes the Schur form: *full* solves every point (the symmetry of a real matrix is switched off), *half* is what
-`pseudospectrum` does. The slow ones are run on evenly sampled points and scaled. All times are processor time, the least of three
+`pseudospectrum` does. EigTool's algorithm solves with LAPACK's ztrtrs (BLAS's ztrsv takes as long). The slow ones are run on evenly sampled points and scaled. All times are processor time, the least of three
 runs for ours; errors are against the SVD on the sampled points.
 """
 
@@ -19,7 +19,7 @@ import time
 from dataclasses import replace
 
 import numpy as np
-from scipy.linalg import blas, lapack, schur
+from scipy.linalg import lapack, schur
 
 from brittle.spectra import pseudospectrum
 from brittle.spectra._schur import factorise, smallest
@@ -30,8 +30,8 @@ TOLERANCE = 1e-5
 
 
 def eigtool(triangular: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Inverse Lanczos on the complex Schur form, point by point with BLAS, until two estimates agree."""
-    n = len(triangular)
+    """Inverse Lanczos on the complex Schur form, point by point, until two estimates agree."""
+    n, triangular = len(triangular), triangular.copy(order="F")
     diagonal, start = triangular.diagonal().copy(), np.random.default_rng(0).standard_normal((2, n))
     start = (start[0] + 1j * start[1]) / np.linalg.norm(start)
     values = np.empty(len(points))
@@ -40,8 +40,8 @@ def eigtool(triangular: np.ndarray, points: np.ndarray) -> np.ndarray:
         now, before, beta, last = start, np.zeros(n, complex), 0.0, np.inf
         alphas, betas = [], []
         for _ in range(99):
-            half = blas.ztrsv(triangular, now, trans=2)
-            image = blas.ztrsv(triangular, half) - beta * before
+            half = lapack.ztrtrs(triangular, now, trans=2)[0]
+            image = lapack.ztrtrs(triangular, half)[0] - beta * before
             alpha = np.vdot(now, image).real
             image -= alpha * now
             alphas.append(alpha)
@@ -95,7 +95,7 @@ def row(name: str, matrix: np.ndarray, grid: np.ndarray) -> str:
         f"{slow / whole:.0f}x",
         f"{slow / half:.0f}x",
     ]
-    cells += [f"{peer / whole:.1f}x", f"{peer / half:.1f}x", f"{worst:.0e}", f"{np.abs(theirs / exact - 1).max():.0e}"]
+    cells += [f"{peer / whole:.1f}x", f"{worst:.0e}", f"{np.abs(theirs / exact - 1).max():.0e}"]
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
@@ -118,10 +118,8 @@ def main() -> None:
     x = np.linspace(-1.5, 1.5, 100)
     grid = (x[None] + 1j * x[:, None]).reshape(-1)
     pseudospectrum(np.eye(3) + np.eye(3, k=1), [2j])
-    print(
-        "| matrix | n | SVD per point s | EigTool in Python s | full s | half s | full : SVD | half : SVD | full : EigTool | half : EigTool | error | EigTool's |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
+    heads = "matrix,n,SVD s,EigTool's s,full s,half s,SVD : full,SVD : half,EigTool's : full,error,error of EigTool's"
+    print("| " + heads.replace(",", " | ") + " |\n|" + "---|" * 11)
     for n in SIZES:
         gaussian = rng.standard_normal((n, n)) / n**0.5
         print(row("Gaussian", gaussian, grid), flush=True)
