@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import assets
+import brittle as bt
 from brittle.errors import InputError
 from brittle.sources.assets import japanese_vowels, movie_snippets
 from brittle.sources.speech import FRAME, speech_detector, spoken_clips
@@ -53,3 +54,22 @@ def test_snippets_are_balanced_disjoint_and_padded_with_zero():
     assert abs(float(test.labels.double().mean()) - 0.5) < 0.01
     assert bool(((test.x > 0).sum(1) == test.lengths).all()) and int(test.lengths.min()) >= 1
     assert train.names[:3] == ("", "<rare>", "the") and int(train.x.max()) == len(train.names) - 1 == 4001
+
+
+def test_the_detector_audited_end_to_end_on_speech():
+    """Gate blocks of radius 5; along speech and noise a state that forgets slowly, with transients, and within int8 rounding of instability."""
+    assets.need("silero")
+    clips = spoken_clips()
+    found = bt.spectrum(speech_detector(), clips.x, lengths=clips.lengths, effort="quick")
+    columns = found["matrices"].columns
+    assert columns["matrix"][:4] == [f"cell.{gate}" for gate in "ifgo"] and columns["size"] == [128] * 4 + [256] * 3
+    assert all(5 < radius < 6 for radius in columns["radius"][:4]) and all(
+        share == 1 for share in columns["percentile_untrained"][:4]
+    )
+    mean = columns["role"].index("mean Jacobian along the data")
+    assert columns["stability"][mean] == "stable" and columns["radius"][mean] == pytest.approx(0.9911, abs=0.002)
+    assert columns["distance"][mean] == pytest.approx(0.00279, rel=0.05)  # a third of what a normal matrix would take
+    assert columns["rounding_fp16"][mean] < columns["distance"][mean] < columns["rounding_int8"][mean]
+    along = {name: values[0] for name, values in found["along data"].columns.items()}
+    assert along["sequences"] == 9 and along["steps"] == int(clips.lengths.sum())
+    assert -0.1 < along["exponents"][0] < 0 and 10 < max(along["growth_worst"]) < 25
