@@ -3,17 +3,23 @@
 import importlib
 from math import inf
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import bound_laws
+import brittle
 import joint_attacks
-from brittle import absolute, folding, sharing
+from brittle import absolute, folding, sharing, verifier
+from brittle._checker.affine import Unknown
+from brittle._checker.walk import Model, rows_below
 from brittle.bounds.crown import crown
 from brittle.bounds.ibp import ibp
+from brittle.graph import graph_of
 from brittle.problem import Problem
 from brittle.region import Ball, Region
+from brittle.spec import matrix
 
 crown_file = importlib.import_module("brittle.bounds.crown")
 
@@ -95,9 +101,8 @@ NETS = {
 
 
 def weights(module: nn.Module, ball: Ball) -> dict[str, Ball]:
-    """The ball on every parameter that is not of a batch normalisation."""
-    norms = {n for n, m in module.named_modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))}
-    return {n: ball for n, _ in module.named_parameters() if n.rpartition(".")[0] not in norms}
+    """The ball on every parameter, gains and shifts of batch normalisations included."""
+    return {n: ball for n, _ in module.named_parameters()}
 
 
 def joint(name: str, seed: int, p: float = inf, radius: float = 0.02) -> Problem:
@@ -336,3 +341,66 @@ def test_the_laws_kill(name: str, monkeypatch) -> None:
     monkeypatch.setattr(where, attribute, mutant)
     with pytest.raises(AssertionError):
         law()
+
+
+# ---- proofs evaluated again ----------------------------------------------------------------------------------------------
+
+
+def evaluated(problem: Problem, i: int, proof: dict[str, np.ndarray]) -> np.ndarray:
+    """Rows of one example by the independent checker."""
+    moved = frozenset(leaf for leaf in problem.leaves if problem.parameter_name(leaf))
+    model = Model(graph_of(problem), moved)
+    coefficients, offsets = (v.numpy() for v in matrix(problem.spec, problem.labels, problem.logits().shape[1]))
+    leaves = {leaf: verifier._moving(problem, leaf, i, float(problem.scale[i])) for leaf in problem.leaves}
+    return rows_below(model, leaves, {}, proof, coefficients[:, i], offsets[:, i])
+
+
+@pytest.mark.parametrize("p", [1, 2, inf])
+@pytest.mark.parametrize("name", [n for n in NETS if n != "residual"])
+def test_the_checker_agrees(name, p) -> None:
+    """To rounding, for every layer and ball, at scales that are no powers of two: a proof is evaluated as it was found."""
+    problem = joint(name, 10, p)
+    for bound in (crown, ibp):
+        certificate = bound(problem)
+        for i in (0, 1):
+            own = evaluated(problem, i, {k: v[i].numpy() for k, v in certificate.proof.items()})
+            assert np.abs(own - certificate.rows[i].numpy()).max() < 1e-11 * (1 + np.abs(own).max()), bound
+
+
+@pytest.mark.parametrize("name", ["tanh", "convolution"])
+def test_a_tampered_slope_is_noticed(name) -> None:
+    """Any slope is sound, so a changed one can only lose a proof: at the largest certified scale it does."""
+    problem = joint(name, 11).scaled(0.5)
+    certificate = crown(problem)
+    found, _ = joint_attacks.lowest_rows(problem, steps=4, corners=3)
+    honest = {k: v[1].numpy() for k, v in certificate.proof.items()}
+    rng = np.random.default_rng(0)
+    for key in honest:
+        changed = 1 - honest[key] if key.endswith("sharing") else honest[key] + rng.normal(size=honest[key].shape)
+        own = evaluated(problem, 1, {**honest, key: changed})
+        assert (own <= found[1].numpy()).all(), key
+        assert not np.allclose(own, certificate.rows[1].numpy(), atol=1e-9), key
+    slopes = next(k for k in honest if k.endswith("lower_slope"))
+    with pytest.raises(Unknown, match="slopes"):
+        evaluated(problem, 1, {**honest, slopes: np.full_like(honest[slopes], np.nan)})
+    if name == "convolution":
+        share = next(k for k in honest if k.endswith("sharing"))
+        with pytest.raises(Unknown, match="shares"):
+            evaluated(problem, 1, {**honest, share: honest[share] + 2.0})
+
+
+def test_an_audit_of_joint_regions_is_verified_and_a_tampered_one_is_not(tmp_path) -> None:
+    torch.manual_seed(12)
+    module = plain(2, nn.ReLU)
+    x = torch.rand(4, 5)
+    labels = module(x).argmax(1)
+    region = {"x": Ball(inf, 0.05, 0, 1), "*.weight": Ball(inf, 0.05, relative="element"), "*.bias": Ball(2, 0.02)}
+    options = {"effort": "quick", "checks": False, "diagnostics": [], "progress": False, "report": None}
+    run = brittle.audit(module, x, labels, {"joint": region}, out=tmp_path / "run", **options)
+    assert set(run.brackets()["lower_method"]) == {"crown"}
+    answer = brittle.verify(tmp_path / "run", module, x, labels)
+    assert answer.passed and answer.proofs == 4, answer
+    folded = crown_file.crown(
+        Problem(module, x, labels, region).scaled(torch.tensor(run.brackets()["lower"].to_list()))
+    ).rows
+    assert (folded.amin(1) > 0).all() and (folded.amin(1) < 0.05).all()  # at its end a proof has little to spare

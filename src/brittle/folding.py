@@ -19,7 +19,7 @@ from torch import Tensor
 from brittle import ops
 from brittle.absolute import SQUARES, chord, tangent
 from brittle.graph import Node
-from brittle.intervals import UNIT, State, adds, gamma, parameter_part
+from brittle.intervals import UNIT, State, adds, gamma, parameter_part, standardised
 from brittle.rooms import Room
 from brittle.sharing import positions, shared
 from brittle.transposes import inner, transpose
@@ -100,6 +100,8 @@ def _added(state: State, node: Node, name: str, here: Room, rows: Tensor) -> Ten
 
 def _multiplied(state: State, node: Node, name: str, source: str, here: Room, rows: Tensor, lift: float) -> Cost:
     """A parameter that is multiplied with h: (form (R, N, *shape of h) or None, constant (R, N)), free per position."""
+    if here.p == inf and node.op == "batch_norm":
+        return _normalised(state, node, source, here, rows.abs(), lift)
     if here.p == inf:
         return _entrywise(state, node, name, source, here, rows.abs(), lift)
     if node.op == "linear" and here.p == 2:
@@ -119,6 +121,20 @@ def _entrywise(
     straight = bool((slope == 1).all())
     constant = size.new_zeros(()) if straight else inner(taken.expand(*taken.shape[:2], *slope.shape[1:]), most)
     return taken if straight else taken * slope, constant
+
+
+def _normalised(state: State, node: Node, source: str, here: Room, size: Tensor, lift: float) -> tuple[Tensor, Tensor]:
+    """The gain of a batch normalisation multiplies ``(h - mean) / deviation``, entry by entry: below its chord."""
+    low, high, deviation = standardised(state, node)
+    _, mean = ops.standardisation(node, state.constants)
+    column = here.pattern.reshape(len(here.pattern), -1, *[1] * (len(node.shape) - 1)) * deviation
+    taken = size * (lift * column * here.scale.reshape(-1, *[1] * len(node.shape)))
+    slope, most = chord(low, high)
+    form = taken * slope
+    doubt = (
+        8 * gamma(prod(node.shape)) * (state.largest(source) + mean.abs())
+    )  # of form times mean, and of what it cancels
+    return form, inner(taken, most + doubt) - inner(form, mean.expand_as(low))
 
 
 def _pulled(state: State, node: Node, name: str, source: str, here: Room, size: Tensor) -> Tensor:

@@ -196,6 +196,10 @@ def parameter_part(state: State, node: Node, name: str) -> tuple[Tensor, Tensor]
     sources, pattern = state.moving(node), here.pattern.expand(-1, *state.constants[name].shape)
     scale = scale_of(here.scale, node)
     part = lambda pattern, sizes: scale * _changed(state, node, name, sizes, pattern)
+    if node.op == "batch_norm":
+        return _normalisation_part(
+            state, node, name, scale * pattern.reshape(len(pattern), -1, *[1] * (len(node.shape) - 1))
+        )
     if adds(node, name):
         alike = part(pattern, {m: torch.zeros_like(state.low[m]) for m in sources})
         return alike, alike
@@ -243,6 +247,23 @@ def _entrywise(state: State, node: Node, name: str, sources: list[str], pattern:
     return down * scale_of(scale, node), up * scale_of(scale, node)
 
 
+def _normalisation_part(state: State, node: Node, name: str, room: Tensor) -> tuple[Tensor, Tensor]:
+    """Batch normalisation: a shift, or a gain on the standardised input. ``room`` (N or 1, channels, 1, ..., 1)."""
+    if adds(node, name):
+        shift = room.expand(state.count, *node.shape)
+        return shift, shift
+    low, high, deviation = standardised(state, node)
+    most = room * deviation * torch.maximum(low.abs(), high.abs())
+    return most, most
+
+
+def standardised(state: State, node: Node) -> tuple[Tensor, Tensor, Tensor]:
+    """(low, high) of the centred input of a batch normalisation, and the inverse deviations (channels, 1, ..., 1)."""
+    deviation, mean = ops.standardisation(node, state.constants)
+    source = state.moving(node)[0]
+    return _down(state.low[source] - mean), _up(state.high[source] - mean), deviation
+
+
 def scale_of(scale: Tensor, node: Node) -> Tensor:
     """(N,) or (1,) shaped to multiply the value of a node."""
     return scale.reshape(-1, *[1] * len(node.shape))
@@ -275,12 +296,7 @@ def _check_parameters(state: State) -> None:
                 continue
             row = ops.AFFINE.get(node.op)
             keys = [k for k, v in node.arguments.items() if isinstance(v, Ref) and v.name == name]
-            fine = (
-                row is not None
-                and node.varies
-                and node.op != "batch_norm"
-                and all(k in (*row.added, *row.product) for k in keys)
-            )
+            fine = row is not None and node.varies and all(k in (*row.added, *row.product) for k in keys)
             if not fine or len(keys) != 1:
                 raise NotCertified(f"parameter leaf {leaf[name]} moves inside operation {node.op}")
 

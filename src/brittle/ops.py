@@ -253,6 +253,15 @@ def _batch_norm_scale(a: Mapping) -> tuple[Tensor, Tensor]:
     return scale.reshape(column), shift.reshape(column)
 
 
+def standardisation(node: Node, constants: Values) -> tuple[Tensor, Tensor]:
+    """(inverse deviation, mean) of a batch normalisation, each (channels, 1, ..., 1): what its weight multiplies is their use."""
+    a = arguments_of(
+        node, {**constants, **{name: torch.zeros(()) for name in node.sources if name not in constants}}, 1
+    )
+    column = (-1, *[1] * (len(node.shape) - 1))
+    return (1 / (a["running_var"] + a["eps"]).sqrt()).reshape(column), a["running_mean"].reshape(column)  # type: ignore[operator,union-attr]
+
+
 def _batch_norm_absolute(a: Mapping, offset: bool) -> Tensor:
     """Its arguments are already absolute: ``|x| |s| + |m| |s| + |b|``."""
     scale, _ = _batch_norm_scale(a)
@@ -300,7 +309,7 @@ AFFINE: dict[str, Affine] = {
     "conv3d": _conv,
     "matmul": Affine(_last, (), ("input", "other")),
     "mm": Affine(_last, (), ("input", "mat2")),
-    "batch_norm": Affine(lambda node, shape: 12, ("bias",), (), _batch_norm),
+    "batch_norm": Affine(lambda node, shape: 12, ("bias",), ("input", "weight"), _batch_norm),
     "add": Affine(_one, ("input", "other"), (), _add),
     "sub": Affine(_one, ("input", "other"), (), None, _add),
     "rsub": Affine(_one, ("input", "other"), (), _rsub, _rsub_absolute),

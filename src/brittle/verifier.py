@@ -354,7 +354,7 @@ def _moving(problem: Problem, leaf: str, i: int, scale: float) -> Moving:
     )
     channels = centre.shape[0] if ball.groups else 0
     unit = 1.0 if ball.unit is None else _unit(ball, tuple(centre.shape)).reshape(-1)
-    return Moving(centre.double().cpu().numpy().reshape(-1), ball.p, radius, low, high, channels, unit)
+    return Moving(centre.double().cpu().numpy().reshape(-1), ball.p, radius, low, high, channels, unit, ball.radius)
 
 
 def _counts_from_one(problem: Problem, row: dict) -> bool:

@@ -98,6 +98,14 @@ def stencil(read: Reader) -> stencils.Stencil:
     return stencils.convolution(source.shape, weight, stride, padding, dilation, int(read["groups"]))
 
 
+def gains(read: Reader) -> tuple[stencils.Stencil, Array, Array]:
+    """Batch normalisation as one product per entry: gain of the channel times (input - mean) times the inverse deviation."""
+    shape = read.source().shape
+    each, channel = np.arange(prod(shape)), np.repeat(np.arange(shape[0]), prod(shape[1:]))
+    mean, variance = (read.constant(read[name])[channel] for name in ("running_mean", "running_var"))
+    return stencils.Stencil(each, each, channel, channel, len(each)), mean, 1 / np.sqrt(variance + float(read["eps"]))
+
+
 def window_index(read: Reader) -> NDArray:
     """(outputs, K): the inputs that each window of a pooling sees, -1 outside the image."""
     dimensions, source = int(read.node.op[-2]), read.source()
@@ -267,6 +275,7 @@ def _padded(read: Reader, v: NDArray) -> NDArray:
 
 
 LAYERS = ("linear", "conv1d", "conv2d", "conv3d")
+MOVABLE = (*LAYERS, "batch_norm")  # operations whose weight and bias may move
 INDEXED: dict[str, Callable[..., NDArray]] = {
     "reshape": lambda read, v: v,
     "permute": lambda read, v: v.transpose(read["dims"]),

@@ -15,12 +15,17 @@ SQUARES = (
 
 @dataclass(frozen=True)
 class Room:
-    """``|change| <= box`` entry by entry, all of them flat; and ``|change / unit|_p <= radius`` where p is 1 or 2."""
+    """``|change| <= box`` entry by entry, all of them flat; and ``|change / unit|_p <= radius`` where p is 1 or 2.
+
+    ease  a number in [0, 1] by which corners count a weight less than it is: the bounds take it from a coarser radius, and a proof
+          is evaluated as it was found
+    """
 
     box: Array
     p: float = np.inf
     radius: float = np.inf
     unit: Array | float = 1.0
+    ease: float = 1.0
 
     def cost(self, gradient: Array) -> Array:
         """``max <gradient, change>`` from the largest absolute values (R, entries) of a gradient."""
@@ -50,10 +55,24 @@ def most_by_output(taps: Stencil, room: Room, largest: Array) -> Array:
         length = np.sqrt(taps.matrix(unit**2) @ largest**2) + vanished
         best = np.minimum(best, room.radius * length)
     if room.p == 1:
-        products = np.zeros(taps.outputs)
-        np.maximum.at(products, taps.out, unit[taps.weight] * largest[taps.inp])
-        best = np.minimum(best, room.radius * products)
+        best = np.minimum(best, room.radius * unit.max() * largest.max())
     return best * (1 + gamma(taps.fan_in)) + FLOOR
+
+
+def corners(taps: Stencil, room: Room, weight: Array, low: Array, high: Array) -> tuple[Array, Array]:
+    """(down, up): how much further than with still weights the products ``(weight + change) h`` reach, summed per output.
+
+    For weight >= 0 the top of ``weight h`` is at ``high``, where a change adds ``box |high|``. The top of ``(weight + change) h`` is there
+    too, or at ``low``, which gains at most ``max(0, box - weight) max(0, |low| - |high|)`` over it. The other cases mirror this one.
+    """
+    rest = np.maximum(room.box - room.ease * np.abs(weight), 0.0)
+    below_, above_ = np.abs(low), np.abs(high)
+    down, up = np.zeros(taps.outputs), np.zeros(taps.outputs)
+    for sign, first, last in ((weight >= 0, below_, above_), (weight < 0, above_, below_)):
+        whole, part = taps.matrix(room.box * sign), taps.matrix(rest * sign)
+        down += whole @ first + part @ np.maximum(last - first, 0.0)
+        up += whole @ last + part @ np.maximum(first - last, 0.0)
+    return down * (1 + gamma(taps.fan_in)) + FLOOR, up * (1 + gamma(taps.fan_in)) + FLOOR
 
 
 def free_form(taps: Stencil, room: Room, rows: Array, low: Array, high: Array, width: int) -> tuple[Array, Array]:

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from brittle._checker import planes
-from brittle._checker.affine import LAYERS, Affine, Reader, Unknown, affine, stencil, window_index
+from brittle._checker.affine import LAYERS, MOVABLE, Affine, Reader, Unknown, affine, gains, stencil, window_index
 from brittle._checker.arithmetic import EPSILON, FLOOR, Array, above, below, gamma
-from brittle._checker.moved import Room, bias_cost, free_form, most_by_output, shared_form
+from brittle._checker.moved import Room, bias_cost, corners, free_form, most_by_output, shared_form
 from brittle._checker.pooling import pool_intercepts
 from brittle._checker.stencils import Stencil
 from brittle._checker.support import rooms, support
@@ -23,7 +23,10 @@ POOLS = ("max_pool1d", "max_pool2d")
 
 @dataclass(frozen=True)
 class Moving:
-    """One leaf of one example: where it is, and the ball ``|change / unit|_p <= radius`` cut by a box in which it moves."""
+    """One leaf of one example: where it is, and the ball ``|change / unit|_p <= radius`` cut by a box in which it moves.
+
+    one  the radius that the ball has by itself, before a scale; 0: that of this example
+    """
 
     centre: Array
     p: float
@@ -32,6 +35,7 @@ class Moving:
     high: Array | float = np.inf
     channels: int = 0
     unit: Array | float = 1.0
+    one: float = 0.0
 
     def interval(self) -> tuple[Array, Array]:
         """The smallest box around the ball that the checker needs."""
@@ -52,8 +56,14 @@ class Moving:
         """How far a parameter may move: the box, and the ball itself where no range cuts it."""
         low, high = self.interval()
         box = above(np.maximum(high - self.centre, self.centre - low)) * (low < high)
-        free = bool(np.all(np.isinf(self.low)) and np.all(np.isinf(self.high))) and self.p in (1, 2)
-        return Room(box, self.p, self.radius, self.unit) if free else Room(box)
+        if not (np.all(np.isinf(self.low)) and np.all(np.isinf(self.high))) or self.p == 0:
+            return Room(box)
+        if self.p != np.inf:
+            return Room(box, self.p, self.radius, self.unit)
+        if not 0 < self.one < np.inf or self.radius == 0:
+            return Room(box)
+        doublings = np.ceil(np.log2(self.radius / self.one) - 2.0**-40)
+        return Room(box, ease=min(1.0, self.radius / (self.one * 2.0**doublings * (1 + 2.0**-39))))
 
     def least(self, rows: Array) -> Array:
         """A lower bound of ``<row, v>`` over the region, for every row (R, D)."""
@@ -95,7 +105,7 @@ class Model:
             if not node.varies:
                 fixed[node.name] = self.constants[node.name] = _folded(node, fixed)
             elif self.shape_of(node) is None:
-                self.maps[node.name] = affine(node, self.known, self.constants if node.op in LAYERS else fixed)
+                self.maps[node.name] = affine(node, self.known, self.constants if node.op in MOVABLE else fixed)
 
     def shape_of(self, node: Node) -> planes.Activation | str | None:
         """The activation of a node, "pool", or None for an affine one."""
@@ -199,13 +209,31 @@ class _Walk:
             self._affine(node)
             return
         source = node.sources[0]
-        unit = np.eye(len(self.low[source]))
-        zero = np.zeros(len(unit))
-        self.low[source] = np.maximum(self.low[source], self.below(source, unit, zero))
-        self.high[source] = np.minimum(self.high[source], -self.below(source, -unit, zero))
+        self._tighten(node, source)
         if not (np.isfinite(self.low[source]).all() and np.isfinite(self.high[source]).all()):
             raise Unknown(f"{node.op} of an unbounded value")
         self.planes[node.name] = self._pool(node) if node.op in POOLS else self._activation(node)
+
+    def _tighten(self, node: Node, source: str) -> None:
+        """The interval of what enters a nonlinear node, by linear forms of every unit.
+
+        Forms of moving weights depend on intervals in both directions: tighter ones here could lose what was proved there. So with
+        moving weights the units are those that the bounds pull back, the bent ones; none where no slopes are stored.
+        """
+        low, high = self.low[source], self.high[source]
+        wanted = np.ones(len(low), dtype=bool)
+        if self.room:
+            f = self.model.shape_of(node)
+            kinks = f.kinks if isinstance(f, planes.Activation) else ()
+            inside = [(low < kink) & (kink < high) for kink in kinks] or [low < high]
+            wanted = np.any(inside, 0) & (f"{node.name}.lower_slope" in self.proof)
+        unit = np.eye(len(low))[wanted]
+        if not len(unit):
+            return
+        zero = np.zeros(len(unit))
+        self.low[source], self.high[source] = low.copy(), high.copy()
+        self.low[source][wanted] = np.maximum(low[wanted], self.below(source, unit, zero))
+        self.high[source][wanted] = np.minimum(high[wanted], -self.below(source, -unit, zero))
 
     def below(self, name: str, rows: Array, offsets: Array, last: bool = False) -> Array:
         """Lower bounds of ``rows @ value(name) + offsets``, block by block; ``last``: rows of the specification, one block."""
@@ -222,45 +250,60 @@ class _Walk:
             low = low + rise @ self.low[source] + fall @ self.high[source]
             high = high + rise @ self.high[source] + fall @ self.low[source]
             size = size + abs(matrix) @ self.largest(source)
-        self.slop[node.name], self.moved[node.name] = gamma(part.terms) * size + FLOOR, self._flexible(node)
-        reach = self.slop[node.name] + self.moved[node.name]
-        self.low[node.name], self.high[node.name] = below(low - reach), above(high + reach)
+        down, up = self._flexible(node)
+        self.slop[node.name], self.moved[node.name] = gamma(part.terms) * size + FLOOR, down + up
+        self.low[node.name] = below(low - (self.slop[node.name] + down))
+        self.high[node.name] = above(high + (self.slop[node.name] + up))
 
-    def _flexible(self, node: Node) -> Array | float:
-        """How far moving parameters carry each output of a layer: ``|dW| max|h| + |db|``."""
-        total: Array | float = 0.0
+    def _flexible(self, node: Node) -> tuple[Array | float, Array | float]:
+        """(down, up): how much further moving parameters carry each output of a layer, the second-order term included."""
+        down: Array | float = 0.0
+        up: Array | float = 0.0
         weight, bias = self._moving(node)
         if weight is not None:
-            total = total + most_by_output(self._taps(node), weight, self.largest(node.sources[0]))
+            taps, low, high, _, factor = self._products(node)
+            if node.op in LAYERS and weight.p == np.inf:
+                stored = self.model.constants[node.arguments["weight"].name]  # type: ignore[union-attr]
+                down, up = corners(taps, weight, stored.reshape(-1).astype(np.float64), low, high)
+            else:
+                down = up = factor * most_by_output(taps, weight, np.maximum(np.abs(low), np.abs(high)))
         if bias is not None:
-            total = total + bias.box[self._taps(node).bias]
-        return total * (1 + EPSILON)
+            shift = bias.box[self._products(node)[0].bias]
+            down, up = down + shift, up + shift
+        return down * (1 + 8 * EPSILON), up * (1 + 8 * EPSILON)
 
     def _moving(self, node: Node) -> tuple[Room | None, Room | None]:
         """The rooms of the weight and the bias of a layer, where they move."""
-        if node.op not in LAYERS:
+        if node.op not in MOVABLE:
             return None, None
         name = lambda key: getattr(node.arguments[key], "name", "")
         return self.room.get(name("weight")), self.room.get(name("bias"))
 
-    def _taps(self, node: Node) -> Stencil:
-        return stencil(Reader(node, self.model.known, self.model.constants))
+    def _products(self, node: Node) -> tuple[Stencil, Array, Array, Array | float, Array | float]:
+        """What the weight of a layer multiplies, and where: products, interval of the values less a shift, the shift, a factor on each output."""
+        read, source = Reader(node, self.model.known, self.model.constants), node.sources[0]
+        if node.op in LAYERS:
+            return stencil(read), self.low[source], self.high[source], 0.0, 1.0
+        taps, mean, deviation = gains(read)
+        return taps, below(self.low[source] - mean), above(self.high[source] - mean), mean, deviation
 
     def _taken(self, node: Node, rows: Array, last: bool) -> tuple[Array | float, Array | float]:
         """(form, constant): what moving parameters of a layer take from rows is at most ``form @ h + constant``."""
         weight, bias = self._moving(node)
         form, constant = 0.0, 0.0
         if weight is not None:
-            source = node.sources[0]
-            low, high, taps = self.low[source], self.high[source], self._taps(node)
-            width = self.model.known[source].shape[-1] if node.op == "linear" else 0
-            form, constant = free_form(taps, weight, rows, low, high, width)
+            taps, low, high, shift, factor = self._products(node)
+            width = self.model.known[node.sources[0]].shape[-1] if node.op == "linear" else 0
+            form, constant = free_form(taps, weight, rows * factor * (1 + 8 * EPSILON), low, high, width)
             share = self._share(node, len(rows)) if last else np.zeros(len(rows))
             if share.any():
-                other, more = shared_form(taps, weight, rows, low, high)
+                other, more = shared_form(taps, weight, rows * factor, low, high)
                 form = (1 - share)[:, None] * form + share[:, None] * other
                 constant = (1 - share) * constant + share * more
-        return form, constant if bias is None else constant + bias_cost(self._taps(node), bias, rows)
+            away = self.largest(node.sources[0]) + np.abs(shift)
+            doubt = np.abs(form) @ away * gamma(rows.shape[1]) if node.op not in LAYERS else 0.0
+            constant = constant - (form * shift).sum(1) + doubt
+        return form, constant if bias is None else constant + bias_cost(self._products(node)[0], bias, rows)
 
     def _share(self, node: Node, count: int) -> Array:
         """How much each row of the specification takes of the form that shares a kernel: any number in [0, 1] is sound."""
