@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 from math import inf
 
 import pytest
@@ -31,8 +32,12 @@ CHOICES = {
 }
 
 
+BRIEF = ("one recurrent layer", "batch normalisation", "convolutions by pattern")
+CASES = [pytest.param(name, marks=() if name in BRIEF else pytest.mark.slow) for name in CHOICES]
+
+
 @pytest.mark.parametrize("shared", [False, True], ids=["its own", "shared"])
-@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("name", CASES)
 def test_any_kind_of_parameter_moves_with_the_input(name, shared):
     """Feasible, replayable as a network of its own, and worse for the network than the input alone."""
     make, leaf, count = CHOICES[name]
@@ -61,11 +66,13 @@ def test_no_room_for_the_weights_is_the_ordinary_question():
     ball = bt.Ball(p=inf, radius=0.05, low=0, high=1)
     joint = bt.Problem(module, x, labels, {"x": ball, "*": bt.Ball(p=inf, radius=0.0)})
     plain = bt.Problem(module, x, labels, ball)
-    for one, other in ((bt.margin(joint), bt.margin(plain)), (bt.accuracy(joint), bt.accuracy(plain))):
+    quick = {"effort": "quick", "attacks": ["apgd"]}
+    for one, other in ((verb(joint, **quick), verb(plain, **quick)) for verb in (bt.margin, bt.accuracy)):
         torch.testing.assert_close(one.lower, other.lower, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(one.upper, other.upper, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_more_room_is_never_better():
     module, x, labels = mlp()
     region = lambda a, b: {
@@ -84,9 +91,10 @@ def test_as_many_examples_at_a_time_as_fit_change_no_answer(monkeypatch):
     problem = bt.Problem(
         module, x, labels, {"x": bt.Ball(p=inf, radius=0.02, low=0, high=1), "*": bt.Ball(p=inf, radius=0.02)}
     )
-    whole = bt.margin(problem, ends="upper", effort="quick"), bt.accuracy(problem, ends="upper", effort="quick")
+    problem, brief = problem.take(torch.arange(3)), [partial(apgd, steps=5, restarts=1)]
+    whole = bt.margin(problem, ends="upper", attacks=brief), bt.accuracy(problem, ends="upper", attacks=brief)
     monkeypatch.setattr(_ends, "HELD", 700)  # two examples of 300 weights
-    parts = bt.margin(problem, ends="upper", effort="quick"), bt.accuracy(problem, ends="upper", effort="quick")
+    parts = bt.margin(problem, ends="upper", attacks=brief), bt.accuracy(problem, ends="upper", attacks=brief)
     for one, other in zip(whole, parts, strict=True):
         torch.testing.assert_close(one.upper, other.upper, rtol=1e-5, atol=1e-6)
         assert one.methods == other.methods and one.witness.status == other.witness.status

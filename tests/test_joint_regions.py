@@ -51,8 +51,7 @@ def test_one_layer_whose_weights_move_has_its_closed_form(kind, p):
     torch.testing.assert_close(margin.upper, clean - 0.1 * length, rtol=1e-6, atol=0)
     if p == inf:
         torch.testing.assert_close(margin.lower, clean - 0.1 * length, rtol=1e-12, atol=1e-12)
-    radius = bt.radius(bt.Problem(module, x, labels, {"weight": ball(kind, p, 0.5)}), attacks=["hlrf"])
-    assert bool((radius.lower <= 2 * clean / length).all())
+    radius = bt.radius(bt.Problem(module, x, labels, {"weight": ball(kind, p, 0.5)}), attacks=["hlrf"], ends="upper")
     torch.testing.assert_close(radius.upper, 2 * clean / length, rtol=1e-5, atol=0)
 
 
@@ -94,7 +93,10 @@ def test_a_rescaled_twin_has_the_same_relative_answers_and_other_absolute_ones(k
     """A power of two, so that the twin's arithmetic is the same to the last bit."""
     module, x, labels = mlp()
     region = {"x": bt.Ball(p=inf, radius=0.01, low=0, high=1), "*.weight": bt.Ball(p=inf, radius=0.02, relative=kind)}
-    answers = [bt.margin(bt.Problem(m, x, labels, region)) for m in (module, rescaled(module, 4.0))]
+    answers = [
+        bt.margin(bt.Problem(m, x, labels, region), effort="quick", attacks=["apgd"])
+        for m in (module, rescaled(module, 4.0))
+    ]
     same = [torch.equal(getattr(answers[0], end), getattr(answers[1], end)) for end in ("lower", "upper")]
     assert same == ([False, False] if kind is None else [True, True])
 

@@ -58,7 +58,7 @@ def test_one_example_has_the_closed_form_of_its_own_change(kind, p):
         assert float(bt.accuracy(bt.Problem(module, x, label, region)).upper) == upper
 
 
-@pytest.mark.parametrize("case", [c.name for c in CASES])
+@pytest.mark.parametrize("case", ["one_unit", "mlp", "cnn"])
 def test_what_is_certified_for_each_example_is_not_broken_by_a_common_change(case):
     """And the common change is one, inside its ball, and breaks no more than changes of each example's own may."""
     chosen = next(c for c in CASES if c.name == case)
