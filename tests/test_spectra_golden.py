@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from brittle import spectra
+from brittle.spectra._defective import first_touches, malyshev
 from reference import spectra as twin
 
 JORDAN = 0.5 * np.eye(8) + 0.9 * np.eye(8, k=1)
@@ -109,6 +110,23 @@ def test_distance_to_defective_by_the_twin_of_malyshev():
     assert np.linalg.norm(change, 2) <= np.linalg.norm(a, 2) / sqrt(k * k - 1)
 
 
+def test_multiple_eigenvalues_of_complex_matrices():
+    a = random(4, 8, imaginary=True)
+    change, point = spectra.nearest_defective(a)
+    assert np.sort(np.abs(np.linalg.eigvals(a + change) - point))[1] < 1e-6
+    for z in (0.3 - 0.2j, 1.1j):
+        assert malyshev(a, z) == pytest.approx(twin.multiple_eigenvalue_distance(a, z), rel=1e-3)
+    assert first_touches(np.array([0.0, 3.0]), np.array([1.0, 2.0])) == [1.0]  # disks of radius 1 and 2
+
+
+def test_the_search_leaves_the_outermost_eigenvalue():
+    """A normal eigenvalue 0.9 beside a Jordan block at 0.5, which reaches further: ``0.5 + sqrt(eps^2 + b eps)``."""
+    a = np.array([[0.9, 0, 0], [0, 0.5, 5], [0, 0, 0.5]])
+    assert spectra.pseudospectral_radius(a, 0.1) == pytest.approx(0.5 + sqrt(0.01 + 0.5), rel=1e-12)
+    assert spectra.pseudospectral_abscissa(a, 0.1) == pytest.approx(0.5 + sqrt(0.01 + 0.5), rel=1e-12)
+    assert spectra.distance_to_instability(a) == pytest.approx(twin.circle_minimum(a, 1.0), rel=1e-9)
+
+
 def test_no_point_of_a_grid_is_nearer_to_a_multiple_eigenvalue():
     a = random(3, 3)
     least = min(
@@ -193,5 +211,9 @@ def test_null_models():
     for how, size in (("radius", spectra.spectral_radius), ("norm", spectra.spectral_norm)):
         (null,) = spectra.null_models(trained, size, ensembles=("initialisation",), match=how, draws=3)
         assert null.draws.tolist() == pytest.approx([null.value] * 3)
+    (fresh,) = spectra.null_models(trained, lambda a: np.abs(a).max(), ensembles=("initialisation",), hidden=4, draws=5)
+    assert (fresh.draws > 0.45).all() and (fresh.draws <= 0.5).all()
+    (tied,) = spectra.null_models(trained, lambda a: 1.0, ensembles=("random",), draws=5)
+    assert (tied.percentile, tied.interval) == (0.5, (0.0, 1.0))
     (wide,) = spectra.null_models(np.ones((4, 9)), spectra.spectral_norm, ensembles=("initialisation",), draws=5)
     assert (wide.draws < spectra.spectral_norm(np.ones((4, 9))) / 3).all() and wide.percentile == 1

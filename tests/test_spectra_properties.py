@@ -220,6 +220,7 @@ def test_between_circles_the_resolvent_is_bounded_by_both():
     rings = [circle(at, r, 1.0, 1e-3) for r in (1.0, 1.1, 1.4, 3.0)]
     for inner, outer in zip(rings, rings[1:]):
         bound = quotient_between(inner, outer)[0]
+        assert bound >= max(inner.bound, outer.bound) * (1 - 1e-9)
         for r in np.linspace(inner.radius, outer.radius, 7):
             assert (r - 1) / twin.circle_minimum(at.matrix, r, 90) <= bound * (1 + 1e-9)
 

@@ -13,6 +13,9 @@ from brittle.spectra._frontier import Curve, circles, least_on
 from brittle.spectra._plane import QUICK, Plane
 from brittle.spectra._verified import Verifier
 
+POINTS = (
+    50_000  # of one circle; where s is tiny over a long arc Lipschitz intervals need more, and the enclosure stays wide
+)
 ROUNDED = 1 + 1e-12  # outwards: a dozen operations each
 
 
@@ -44,7 +47,7 @@ class Circle:
 def circle(plane: Plane, radius: float, ceiling: float, tolerance: float, seen: Curve | None = None) -> Circle:
     """Search one circle as closely as it needs: by a third of the room between its own quotient and ``ceiling``, ``tolerance`` at least.
 
-    Then its own bound is below the ceiling. ``seen`` is what an earlier search saw of it.
+    Errors: Unsettled. Otherwise its own bound is below the ceiling. ``seen`` is what an earlier search saw of it.
     """
     step, floor, quick = radius - 1, 64 * plane.factored.floor, min(QUICK, tolerance / 4)
 
@@ -52,7 +55,8 @@ def circle(plane: Plane, radius: float, ceiling: float, tolerance: float, seen: 
         room = ceiling * least / step - 1 if step > 0 else 1.0
         return least / (1 + min(max(room / 3, tolerance), 1.0))
 
-    return Circle(radius, least_on(plane, circles(plane), radius, target, quick, enough=floor, seen=seen), quick)
+    curve = least_on(plane, circles(plane), radius, target, quick, enough=floor, seen=seen, limit=POINTS)
+    return Circle(radius, curve, quick)
 
 
 def quotient_between(inner: Circle, outer: Circle) -> tuple[float, float]:

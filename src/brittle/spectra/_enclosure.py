@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from brittle.spectra._circles import ROUNDED, Circle, circle, quotient_between
+from brittle.spectra._frontier import Unsettled
 from brittle.spectra._plane import Plane
 from brittle.spectra._quotient import Quotient, climb
 from brittle.spectra._verified import norm_above
@@ -22,7 +23,11 @@ class Enclosure:
 
 
 def enclose(at: Plane, unit: Circle, tolerance: float) -> Enclosure:
-    """The worst circle is searched more closely, or the worst gap between two of them halved, until no bound is above the ceiling."""
+    """The worst circle is searched more closely, or the worst gap between two of them halved, until no bound is above the ceiling.
+
+    Every state on the way is an enclosure: where a circle cannot be settled, it ends there, wider than asked.
+    Errors: Unsettled, where not even half the least value of a circle can be shown.
+    """
     norm, rings = norm_above(at.matrix), [unit]
     far = 2 + max((1 + tolerance) * norm - 1, 1e-3) / tolerance  # (r - 1) / (r - ||A||) is 1 there, to the tolerance
     steps = np.geomspace(unit.curve.least, far, 2 + int(np.log(far / unit.curve.least) / np.log(3)))
@@ -33,17 +38,26 @@ def enclose(at: Plane, unit: Circle, tolerance: float) -> Enclosure:
         (worst, radius), i = max((quotient_between(rings[j], rings[j + 1]), j) for j in range(len(rings) - 1))
         if worst <= ceiling:
             break
-        j = next((j for j in (i, i + 1) if rings[j].bound > ceiling), None)
-        if j is not None:
-            rings[j] = circle(at, rings[j].radius, ceiling, tolerance / 3, rings[j].curve)
-        else:
-            j, low, high = i + 1, rings[i].radius, rings[i + 1].radius
-            between = min(max(radius, 0.8 * low + 0.2 * high), 0.2 * low + 0.8 * high)
-            rings.insert(j, circle(at, between, ceiling, tolerance / 3))
+        try:
+            j = _improve(at, rings, i, radius, ceiling, tolerance)
+        except Unsettled:
+            break
         best = _better(at, best, rings[j])
     last = rings[-1]
     beyond = min((last.radius - 1) / (last.radius - norm) if last.radius > norm else np.inf, last.gain) * ROUNDED
     return Enclosure(rings, best, max(float(worst), beyond, 1.0))
+
+
+def _improve(at: Plane, rings: list[Circle], i: int, radius: float, ceiling: float, tolerance: float) -> int:
+    """Search the looser of the circles i and i + 1 again, or one between them, near ``radius``; which one it was. Errors: Unsettled."""
+    for j in (i, i + 1):
+        if rings[j].bound > ceiling:
+            rings[j] = circle(at, rings[j].radius, ceiling, tolerance / 3, rings[j].curve)
+            return j
+    low, high = rings[i].radius, rings[i + 1].radius
+    between = min(max(radius, 0.8 * low + 0.2 * high), 0.2 * low + 0.8 * high)
+    rings.insert(i + 1, circle(at, between, ceiling, tolerance / 3))
+    return i + 1
 
 
 def _better(at: Plane, best: Quotient | None, ring: Circle) -> Quotient | None:

@@ -16,14 +16,23 @@ from brittle.errors import InputError
 from brittle.spectra._plane import QUICK, Pair, Plane
 
 NODES = 17
-POINTS = 400_000  # of one search; a search that needs more is told to the user
+POINTS = 200_000  # of one search; a search that needs more is told to the user
 SHARE = (
     0.05  # local minima up to this above the least node are polished too: interval bounds may hide a lower one there
 )
 
 
 class Unsettled(InputError):
-    """A curve that so many points do not settle: the smallest singular value is nearly zero on it, or constant where it must not be."""
+    """A curve that so many points do not settle: the smallest singular value is tiny on a long arc of it. ``curve`` is what was seen."""
+
+    def __init__(self, c: float, curve: "Curve") -> None:
+        super().__init__(
+            "matrix",
+            f"a smallest singular value on |z| or Re z = {c:.6g} that {len(curve.t):,} points settle",
+            f"about {curve.least:.2g}",
+            "it is close to that curve on a long arc, as high Jordan blocks are: ask for a larger epsilon or a coarser tolerance",
+        )
+        self.curve = curve
 
 
 @dataclass(frozen=True)
@@ -97,11 +106,11 @@ def least_on(
 ) -> Curve:
     """Search one curve until ``s >= target(least value seen)`` is settled on all of it, ``target(x) < x``, or until a value is below ``enough``.
 
-    The values are taken ``quick`` lower than the kernel says. ``seen`` goes on from an earlier search of the same curve with the same ``quick``.
+    The values are taken ``quick`` lower than the kernel says, which is asked for a quarter of that. ``seen`` goes on from an earlier search of the same curve with the same ``quick``.
     Errors: Unsettled after ``limit`` points.
     """
     t = np.linspace(*sweep.ends(c), NODES) if seen is None else seen.t
-    s = plane.values(sweep.at(c, t), quick) if seen is None else seen.values
+    s = plane.values(sweep.at(c, t), quick / 4) if seen is None else seen.values
     while True:
         proved = target(float(s.min()))
         if s.min() < enough:
@@ -112,17 +121,12 @@ def least_on(
         if not len(wide):
             return Curve(t, s, proved)
         if len(t) > limit:
-            raise Unsettled(
-                "matrix",
-                f"a smallest singular value on |z| or Re z = {c:.6g} that {limit:,} points settle",
-                f"about {s.min():.2g}",
-                "the matrix is on that curve to rounding: ask for a larger epsilon or a coarser tolerance",
-            )
+            raise Unsettled(c, Curve(t, s, 0.0))
         pieces = np.clip(np.ceil(gap[wide] / np.maximum(room[wide], gap[wide] / 4)), 2, 4).astype(int)
         more = np.concatenate([np.linspace(t[i], t[i + 1], k + 1)[1:-1] for i, k in zip(wide, pieces, strict=True)])
         order = np.argsort(np.concatenate([t, more]), kind="stable")
         t = np.concatenate([t, more])[order]
-        s = np.concatenate([s, plane.values(sweep.at(c, more), quick)])[order]
+        s = np.concatenate([s, plane.values(sweep.at(c, more), quick / 4)])[order]
 
 
 def polished(plane: Plane, sweep: Sweep, c: float, curve: Curve) -> list[Pair]:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from brittle.errors import InputError
-from brittle.spectra._frontier import Sweep, circles, least_on, lines, polished
+from brittle.spectra._frontier import Sweep, Unsettled, circles, least_on, lines, polished
 from brittle.spectra._matrix import rounding_floor
 from brittle.spectra._plane import Pair, Plane
 
@@ -31,9 +31,13 @@ def stable(plane: Plane, time: str) -> bool:
 def weakest(plane: Plane, time: str, tolerance: float, inside: float = 0.0) -> list[Pair]:
     """The points of the boundary at which s is least, the least first: all local minima within ``tolerance`` of it.
 
-    The first is the global minimum up to that tolerance, proved by the search. ``inside`` shrinks the boundary.
+    The first is the global minimum up to that tolerance, proved by the search; where s is so tiny on a long arc that this needs too many points,
+    it is the least of those seen. ``inside`` shrinks the boundary.
     """
     sweep, level = boundary(plane, time)
     quick = min(1e-3, tolerance / 8)
-    curve = least_on(plane, sweep, level - inside, lambda least: least * (1 - tolerance / 2), quick)
+    try:
+        curve = least_on(plane, sweep, level - inside, lambda least: least * (1 - tolerance / 2), quick)
+    except Unsettled as reason:
+        curve = reason.curve
     return polished(plane, sweep, level - inside, curve)

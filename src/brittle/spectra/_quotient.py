@@ -7,6 +7,8 @@ import numpy as np
 from brittle.spectra._matrix import UNIT
 from brittle.spectra._plane import Pair, Plane
 
+NEAR, FAR = -34.0, 20.0  # logarithms of |z| - 1: rounding of 1, and where the quotient is 1 to eight digits
+
 
 @dataclass(frozen=True, eq=False)
 class Quotient:
@@ -35,18 +37,23 @@ def climb(plane: Plane, starts: list[tuple[float, float]]) -> list[Quotient]:
     from scipy.optimize import minimize
 
     def negative(v: np.ndarray) -> tuple[float, np.ndarray]:
-        step = np.exp(v[0])
+        x = min(max(v[0], NEAR), FAR)
+        step = np.exp(x)
         z = (1 + step) * np.exp(1j * v[1])
         p = plane.pair(z)
         s = max(p.value, 1e-300)
         along = np.array([step * (np.exp(1j * v[1]) * p.overlap).real / s - 1, (1j * z * p.overlap).real / s])
-        return float(np.log(s) - v[0]), along
+        along[0] *= x == v[0]  # flat beyond: a line search may look there
+        return float(np.log(s) - x), along
 
     found = []
     for radius, angle in starts:
         start = np.array([np.log(max(radius - 1, 1e-300)), angle])
         end = minimize(negative, start, jac=True, method="BFGS", options={"gtol": 1e-11, "maxiter": 60}).x
         found.append(
-            max((quotient(plane, (1 + np.exp(v[0])) * np.exp(1j * v[1])) for v in (start, end)), key=lambda q: q.value)
+            max(
+                (quotient(plane, (1 + np.exp(min(max(v[0], NEAR), FAR))) * np.exp(1j * v[1])) for v in (start, end)),
+                key=lambda q: q.value,
+            )
         )
     return sorted(found, key=lambda q: -q.value)

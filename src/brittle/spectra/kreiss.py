@@ -9,8 +9,10 @@ from brittle.about import About
 from brittle.errors import InputError
 from brittle.spectra._circles import Circle, circle, verified
 from brittle.spectra._enclosure import enclose
+from brittle.spectra._frontier import Unsettled
 from brittle.spectra._matrix import UNIT, rounding_floor, square
 from brittle.spectra._plane import Plane, plane
+from brittle.spectra._quotient import climb
 from brittle.spectra._verified import norm_above, verifier
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ ABOUT = About(
     leaves=(),
     cost="no pass; one Schur form and some thousand points of the plane",
 )
+BOUNDARY = "on the boundary of stability to rounding: K is decided by digits that the matrix does not have"
+UNSETTLED = "the smallest singular value is tiny on a long arc, which so many points do not settle"
 
 
 def kreiss(matrix: Any, *, tolerance: float = 0.01) -> "Bracket":
@@ -52,7 +56,10 @@ def kreiss(matrix: Any, *, tolerance: float = 0.01) -> "Bracket":
     if norm_above(a) <= 1:
         return _answer(1.0, 1.0, complex(np.inf), "ok", started, 0)
     at = plane(a)
-    unit = circle(at, 1.0, np.inf, tolerance / 3)
+    try:
+        unit = circle(at, 1.0, np.inf, tolerance / 3)
+    except Unsettled:
+        return _on_the_boundary(at, started, UNSETTLED)
     if unit.curve.least <= 64 * rounding_floor(a) or not verified(at, verifier(a), unit):
         return _on_the_boundary(at, started)
     if unit.curve.proved <= 2 * _schur_residual(at):
@@ -66,11 +73,19 @@ def kreiss(matrix: Any, *, tolerance: float = 0.01) -> "Bracket":
 
 
 def _enclosed(at: Plane, unit: Circle, tolerance: float, started: float) -> "Bracket":
-    found = enclose(at, unit, tolerance)
+    try:
+        found = enclose(at, unit, tolerance)
+    except Unsettled:
+        return _on_the_boundary(at, started, UNSETTLED)
     lower, point = (1.0, complex(np.inf)) if found.best is None else (found.best.value, found.best.point)
     check = verifier(at.matrix)
     proved = all(verified(at, check, ring) for ring in found.rings[1:])
-    status = "ok" if proved else "not proved: a smallest singular value could not be verified"
+    wide = found.upper > lower * (1 + tolerance) * (1 + 1e-9)
+    status = (
+        ("wider than asked: " + UNSETTLED if wide else "ok")
+        if proved
+        else "not proved: a smallest singular value could not be verified"
+    )
     points, above = sum(len(ring.curve.t) for ring in found.rings), "proved" if proved else "none"
     return _answer(lower, max(found.upper, lower), point, status, started, points, above)
 
@@ -83,16 +98,19 @@ def _schur_residual(at: Plane) -> float:
     return 2 * away + 8 * (len(q) + 4) * UNIT * size * len(q) ** 0.5
 
 
-def _on_the_boundary(at: Plane, started: float) -> "Bracket":
+def _on_the_boundary(at: Plane, started: float, status: str = BOUNDARY) -> "Bracket":
     """The quotient at the points that double precision can still tell from the circle."""
-    angles = np.unique(np.angle(at.eigenvalues[np.abs(at.eigenvalues) > 1 - 1e-3]))
+    outermost = np.abs(at.eigenvalues) >= min(1 - 1e-3, float(np.abs(at.eigenvalues).max()))
+    angles = np.unique(np.angle(at.eigenvalues[outermost]))
     lower, point = 1.0, complex(np.inf)
     for step in np.geomspace(max(1e3 * rounding_floor(at.matrix), 1e-10), 1e-1, 20):
         z = (1 + step) * np.exp(1j * angles)
         quotient = step / (at.values(z) * (1 + 1e-2) + rounding_floor(at.matrix))
-        if len(z) and quotient.max() > lower:
+        if quotient.max() > lower:
             lower, point = float(quotient.max()), complex(z[int(quotient.argmax())])
-    status = "on the boundary of stability to rounding: K is decided by digits that the matrix does not have"
+    if status == UNSETTLED:
+        best = climb(at, [(abs(point), float(np.angle(point)))] if lower > 1 else [(1.1, float(angles[0]))])[0]
+        lower, point = (best.value, best.point) if best.value > lower else (lower, point)
     return _answer(lower, np.inf, point, status, started, 0, "none")
 
 
