@@ -389,7 +389,7 @@ def test_a_tampered_slope_is_noticed(name) -> None:
             evaluated(problem, 1, {**honest, share: honest[share] + 2.0})
 
 
-def test_an_audit_of_joint_regions_is_verified_and_a_tampered_one_is_not(tmp_path) -> None:
+def test_an_audit_of_joint_regions_is_verified(tmp_path) -> None:
     torch.manual_seed(12)
     module = plain(2, nn.ReLU)
     x = torch.rand(4, 5)
@@ -397,10 +397,7 @@ def test_an_audit_of_joint_regions_is_verified_and_a_tampered_one_is_not(tmp_pat
     region = {"x": Ball(inf, 0.05, 0, 1), "*.weight": Ball(inf, 0.05, relative="element"), "*.bias": Ball(2, 0.02)}
     options = {"effort": "quick", "checks": False, "diagnostics": [], "progress": False, "report": None}
     run = brittle.audit(module, x, labels, {"joint": region}, out=tmp_path / "run", **options)
-    assert set(run.brackets()["lower_method"]) == {"crown"}
+    found = run.brackets(next(iter(run.models)), "joint")
+    assert "crown" in set(found["lower_method"]) and (found["lower"] > 0).all()
     answer = brittle.verify(tmp_path / "run", module, x, labels)
     assert answer.passed and answer.proofs == 4, answer
-    folded = crown_file.crown(
-        Problem(module, x, labels, region).scaled(torch.tensor(run.brackets()["lower"].to_list()))
-    ).rows
-    assert (folded.amin(1) > 0).all() and (folded.amin(1) < 0.05).all()  # at its end a proof has little to spare
