@@ -11,6 +11,7 @@ from brittle import discovery, meter, norms
 from brittle.bounds.ibp import ibp
 from brittle.diagnostics import _slopes
 from brittle.diagnostics._slopes import first_order
+from brittle.diagnostics.sources import _worst
 from brittle.digest import state_digest
 from brittle.discovery import method
 from brittle.sources.digits import digits
@@ -131,8 +132,11 @@ def test_one_backward_pass_serves_the_batch_and_nothing_is_left_behind():
     )
     before, quiet = state_digest(module), state_digest(problem.network.quiet)
     with meter.measure() as passes:
-        bt.diagnose(problem, "sources")
+        first_order(problem)
     assert (passes.forward, passes.backward) == (6, 6)
+    with meter.measure() as passes:
+        bt.diagnose(problem, "sources")
+    assert (passes.forward, passes.backward) == (13, 12), "the two nearest rivals, and one example to count the rows"
     assert state_digest(module) == before and state_digest(problem.network.quiet) == quiet
     assert all(p.grad is None for p in [*module.parameters(), *problem.network.quiet.parameters()])  # type: ignore[union-attr]
     assert not any(m._forward_hooks for m in problem.network.quiet.modules())  # type: ignore[union-attr]
@@ -157,6 +161,25 @@ def test_it_is_exact_where_one_layer_of_a_linear_rule_moves():
     _, drops = first_order(corner)
     assert drops["x"].tolist() == pytest.approx([3 * 0.05 + 4 * 0.2, 1.4])
     assert first_order(corner.scaled(0.1))[1]["x"].tolist() == pytest.approx([0.14, 0.14])
+
+
+def test_the_rival_that_ends_lowest_is_told():
+    """Rows 1.0 and 1.1; the second is three times as steep: it is the one that wins."""
+    linear = nn.Linear(2, 3).double()
+    with torch.no_grad():
+        _ = (
+            linear.weight.copy_(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 3.0]])),
+            linear.bias.copy_(torch.tensor([0.0, -1.0, -1.1])),
+        )
+    ball, x = bt.Ball(p=inf, radius=0.2), torch.zeros(1, 2).double()
+
+    def told(label: int, rivals: int) -> list[float]:
+        margins, drops = _worst(bt.Problem(linear, x, torch.tensor([label]), ball), rivals)
+        return [float(margins[0]), float(drops["x"][0])]
+
+    assert told(0, 2) == pytest.approx([1.1, 0.6]) and told(0, 1) == pytest.approx([1.0, 0.2])
+    assert told(0, 9) == told(0, 2)
+    assert told(1, 2) == pytest.approx([-1.0, 0.2]), "wrong already: the row that is"
 
 
 def test_shares_and_sizes_add_up():

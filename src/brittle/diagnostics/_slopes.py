@@ -12,11 +12,31 @@ from brittle import meter, norms
 from brittle.network import Network, copied
 from brittle.problem import NUMBERS, Problem
 from brittle.region import Ball
-from brittle.spec import margin
+from brittle.spec import Specification, margin
 
 AGREES = (
     1e-3  # relative: a batch gradient made of outer products equals that of autograd up to float32 rounding of a sum
 )
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """The rows of another specification, of which another one counts."""
+
+    of: Specification
+    rank: int
+
+    def rows(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return self.of.rows(logits, labels)
+
+    def take(self, indices: Tensor) -> "_Ranked":
+        return _Ranked(self.of.take(indices), self.rank)
+
+    def check(self, labels: Tensor, outputs: int) -> None:
+        self.of.check(labels, outputs)
+
+    def facts(self) -> dict[str, object]:
+        return {**self.of.facts(), "rank": self.rank}
 
 
 @dataclass
@@ -27,13 +47,16 @@ class Call:
     probe: Tensor
 
 
-def first_order(problem: Problem) -> tuple[Tensor, dict[str, Tensor]]:
+def first_order(problem: Problem, rank: int | None = None) -> tuple[Tensor, dict[str, Tensor]]:
     """Margins (N,) and, by moving leaf, ``max <-grad margin, v>`` (N,) over the changes v that its ball and range allow; float64.
+
+    rank  takes the ``rank``-th smallest row in place of the margin: that of the next rival.
 
     A gradient by the weight of a linear layer that is called once, with one vector an example, is ``delta z^T``: any dual norm of it is a product
     of two norms, and with a radius for each entry a bilinear form. Nothing else is stored for it. Whether that holds is checked
     against the batch gradient of autograd; leaves for which it does not (convolutions, recurrences, weights read twice) get exact gradients example by example.
     """
+    problem = problem if rank is None else replace(problem, spec=_Ranked(problem.spec, rank))
     module = copied(problem.network.quiet) if isinstance(problem.network.quiet, nn.Module) else None
     live = problem if module is None else replace(problem, network=_live(problem.network, module))
     tracked = {} if module is None else _tracked(problem, module)
