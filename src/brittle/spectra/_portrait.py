@@ -46,7 +46,7 @@ class Effort:
 
 EFFORTS = {
     "quick": Effort(40, 0.0, False, False, 20, 3, 2, 8, 1, 16, 4),
-    "standard": Effort(64, 0.05, True, True, 20, 5, 5, 24, 2, 64, 8),
+    "standard": Effort(64, 0.05, True, True, 20, 3, 5, 24, 2, 64, 8),
     "thorough": Effort(128, 0.01, True, True, 100, 20, 20, 96, 4, 512, 32),
 }
 QUANTITIES = (
