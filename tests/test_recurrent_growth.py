@@ -56,6 +56,7 @@ def test_all_exponents_sum_to_the_mean_logarithm_of_the_determinant(make):
     dense = jacobians(path.cell, path.states[:, :-1], path.inputs)
     logs = torch.where(path.steps, torch.linalg.slogdet(dense).logabsdet, 0.0).sum(1)
     assert torch.allclose(found.values.sum(1), logs / path.lengths, atol=1e-10)
+    assert torch.allclose(lyapunov(path, exponents=2).values, found.values[:, :2], atol=1e-12)
     assert found.steps.tolist() == [12, 5]
 
 

@@ -250,11 +250,11 @@ def test_verdicts_say_what_the_numbers_say():
     assert [stability(r, 1.0) for r in (0.9, 1 - 1e-8, 1.1)] == ["stable", "marginal", "unstable"]
     numbers = {
         "sequences": 2, "steps": 200, "growth_windows": [1, 4], "growth_worst": [2.0, 3.5], "growth_median": [1.0, 0.5],
-        "growth_sequence": [0, 1], "growth_start": [3, 7], "exponents": [-0.5],
+        "growth_sequence": [0, 1], "growth_start": [3, 7], "growth_places": [9, 6], "exponents": [-0.5],
     }  # fmt: skip
     text = of_trajectory("l0", numbers)
     assert "shrinks by 39 % a step" in text and "a thousandth is left after 14 steps" in text
-    assert "3.5-fold over 4 steps (sequence 1, from step 7; in the median place 0.5-fold)" in text
+    assert "3.5-fold over 4 steps (sequence 1, from step 7; in the median of 6 places 0.5-fold)" in text
     short = of_trajectory("l0", {**numbers, "steps": 20})
     assert "thousandth" not in short  # ten steps a sequence do not show what happens after fourteen
     assert "grows by 11 % a step" in of_trajectory("", {**numbers, "exponents": [0.1]})

@@ -16,7 +16,7 @@ ABOUT = About(
     effort="standard",
 )
 ALONG = (
-    "sequences", "steps", "growth_windows", "growth_median", "growth_worst", "growth_sequence", "growth_start", "exponents", "exponents_low",
+    "sequences", "steps", "growth_windows", "growth_median", "growth_worst", "growth_sequence", "growth_start", "growth_places", "exponents", "exponents_low",
     "exponents_high", "rate_of_mean_jacobian",
 )  # fmt: skip
 

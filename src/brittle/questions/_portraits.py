@@ -109,7 +109,14 @@ def standing_still(found: Sequence[Cell], rests: Mapping[str, FixedPoints], star
                 "residual": float(points.residual[k]), "found": points.found[k], "starts": starts, "input": where,
                 "state": points.states[k].tolist(), "verdict": said,
             })  # fmt: skip
-    return Finding("fixed points", "Where the recurrence stands still", _columns(rows), note=f"Searched at {where}.")
+    return Finding(
+        "fixed points", "Where the recurrence stands still", _columns(rows), note=_counted(rows, starts, where)
+    )
+
+
+def _counted(rows: Sequence[Mapping], starts: int, where: str) -> str:
+    kinds = [row["kind"] for row in rows]
+    return f"From {starts} starts at {where}: {kinds.count('fixed')} fixed points, {kinds.count('slow')} slow ones."
 
 
 def along_the_data(paths: Sequence[Trajectory], described: Finding, budget: Effort, seed: int) -> Finding:
@@ -126,7 +133,7 @@ def along_the_data(paths: Sequence[Trajectory], described: Finding, budget: Effo
         row = {
             "part": path.cell.name, "kind": path.cell.kind, "size": path.cell.size, "sequences": len(path.lengths),
             "steps": int(path.lengths.sum()), "growth_windows": grown.windows, "growth_median": grown.median,
-            "growth_worst": grown.worst, "growth_sequence": grown.sequence, "growth_start": grown.start,
+            "growth_worst": grown.worst, "growth_sequence": grown.sequence, "growth_start": grown.start, "growth_places": grown.starts,
             "exponents": rates.mean.tolist(), "exponents_low": spread[0].tolist(), "exponents_high": spread[1].tolist(),
             "rate_of_mean_jacobian": float(np.log(max(radii.get(path.cell.name, 0.0), 1e-300))),
         }  # fmt: skip

@@ -90,7 +90,7 @@ def of_trajectory(part: str, row: Mapping) -> str:
     if worst[k] <= 1:
         return f"{text}; even the worst never grows (at most {worst[k]:.3g}-fold, over {span})."
     where = f"sequence {row['growth_sequence'][k]}, from step {row['growth_start'][k]}"
-    return f"{text}; the worst grows {worst[k]:.3g}-fold over {span} ({where}; in the median place {row['growth_median'][k]:.3g}-fold)."
+    return f"{text}; the worst grows {worst[k]:.3g}-fold over {span} ({where}; in the median of {row['growth_places'][k]} places {row['growth_median'][k]:.3g}-fold)."
 
 
 def _percent(rate: float) -> str:
@@ -111,4 +111,5 @@ def of_fixed_point(part: str, stable: str, radius: float, found: int, starts: in
 def of_slow_point(part: str, speed: float, found: int, starts: int, where: str) -> str:
     """A slow point, whose Jacobian always has the eigenvalue 1: there the gradient of the speed vanishes and the speed does not."""
     name = part or "the cell"
-    return f"{name} is slowest at {where} where it moves by {speed:.3g} a step, a local minimum reached from {found} of {starts} starts."
+    reached = f"a local minimum of the speed, not a fixed point, reached from {found} of {starts} starts"
+    return f"{name} has a slow point at {where}, where it moves by {speed:.3g} a step: {reached}."

@@ -51,8 +51,10 @@ def lyapunov(trajectory: Trajectory, *, exponents: int | None = None, skip: int 
     """
     cell, count = trajectory.cell, len(trajectory.lengths)
     k = min(cell.size, exponents or 8)
-    draw = torch.randn(cell.size, k, generator=generator(seed, "lyapunov"), dtype=torch.float64)
-    frame = torch.linalg.qr(draw).Q.expand(count, -1, -1)
+    columns = [torch.randn(cell.size, generator=generator(seed, "lyapunov", i), dtype=torch.float64) for i in range(k)]
+    frame = torch.linalg.qr(torch.stack(columns, 1)).Q.expand(
+        count, -1, -1
+    )  # more exponents leave the first as they were
     total = torch.zeros(count, k, dtype=torch.float64)
     smallest = torch.finfo(torch.float64).tiny
     with torch.no_grad():
