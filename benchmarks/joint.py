@@ -33,8 +33,8 @@ def split() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    data = load_digits()
-    parts = train_test_split(data.data / 16, data.target, test_size=450, stratify=data.target, random_state=0)
+    values, target = load_digits(return_X_y=True)
+    parts = train_test_split(values / 16, target, test_size=450, stratify=target, random_state=0)
     x, held, y, labels = (torch.tensor(part) for part in parts)
     return x.float(), y, held.float(), labels
 
@@ -170,9 +170,9 @@ def kernels(_: int) -> None:
     }.items():
         torch.manual_seed(1)
         module = nn.Sequential(
-            nn.Conv2d(1, 6, 3, **options),
+            nn.Conv2d(1, 6, 3, **options),  # type: ignore[arg-type]
             nn.ReLU(),
-            nn.Conv2d(6, 6, 3, **options),
+            nn.Conv2d(6, 6, 3, **options),  # type: ignore[arg-type]
             nn.ReLU(),
             nn.Flatten(),
             nn.LazyLinear(10),
@@ -184,9 +184,9 @@ def kernels(_: int) -> None:
         )
         clean, worst = problem.double().rows().detach(), attack(problem, 10, 1)
         (with_,), shared = median_seconds([lambda p=problem: crown(p)], 3), crown(problem).rows
-        module_of.pull_back = lambda *a, sharing=False: pull_back(*a)
+        setattr(module_of, "pull_back", lambda *a, sharing=False: pull_back(*a))  # noqa: B010
         (without,), free = median_seconds([lambda p=problem: crown(p)], 3), crown(problem).rows
-        module_of.pull_back = pull_back
+        setattr(module_of, "pull_back", pull_back)  # noqa: B010
         drop = lambda rows, c=clean: float((c - rows).median())
         ratio = float(((clean - shared) / (clean - free)).median())
         cells = [

@@ -13,7 +13,10 @@ Shapes = Mapping[str, Node]
 
 def inner(rows: Tensor, vector: Tensor) -> Tensor:
     """``<row, vector>`` per row and example: (R, N or 1, ...) with (N, ...) -> (R, N)."""
-    flat, other = rows.reshape(*rows.shape[:2], -1), vector.reshape(len(vector), -1)  # a node may be one number per example
+    flat, other = (
+        rows.reshape(*rows.shape[:2], -1),
+        vector.reshape(len(vector), -1),
+    )  # a node may be one number per example
     if flat.shape[1] == 1 and len(other) > 1:
         return flat[:, 0] @ other.T
     return torch.einsum("rnd,nd->rn", flat, other)
