@@ -120,9 +120,10 @@ def test_multiple_eigenvalues_of_complex_matrices():
 
 
 def test_the_search_leaves_the_outermost_eigenvalue():
-    """A normal eigenvalue 0.9 beside a Jordan block at 0.5, which reaches further: ``0.5 + sqrt(eps^2 + b eps)``."""
+    """A normal eigenvalue 0.9 (or -0.9) beside a Jordan block at 0.5, which reaches further: ``0.5 + sqrt(eps^2 + b eps)``."""
     a = np.array([[0.9, 0, 0], [0, 0.5, 5], [0, 0, 0.5]])
-    assert spectra.pseudospectral_radius(a, 0.1) == pytest.approx(0.5 + sqrt(0.01 + 0.5), rel=1e-12)
+    for far in (a, np.diag([-1, 1, 1]) @ a):
+        assert spectra.pseudospectral_radius(far, 0.1) == pytest.approx(0.5 + sqrt(0.01 + 0.5), rel=1e-12)
     assert spectra.pseudospectral_abscissa(a, 0.1) == pytest.approx(0.5 + sqrt(0.01 + 0.5), rel=1e-12)
     assert spectra.distance_to_instability(a) == pytest.approx(twin.circle_minimum(a, 1.0), rel=1e-9)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from brittle import spectra
-from brittle.spectra._circles import circle, cover, quotient_between
-from brittle.spectra._frontier import circles, least_on
+from brittle.spectra._circles import Circle, circle, cover, quotient_between
+from brittle.spectra._frontier import Curve, circles, least_on
 from brittle.spectra._plane import plane
 from brittle.spectra._real_distance import real_distance
 from brittle.spectra._verified import norm_above, positive_definite, verifier
@@ -223,6 +223,13 @@ def test_between_circles_the_resolvent_is_bounded_by_both():
         assert bound >= max(inner.bound, outer.bound) * (1 - 1e-9)
         for r in np.linspace(inner.radius, outer.radius, 7):
             assert (r - 1) / twin.circle_minimum(at.matrix, r, 90) <= bound * (1 + 1e-9)
+
+
+def test_the_bound_between_circles_by_hand():
+    """Gains 2 and 2: ``2 (1 - 1 / r)`` at the outer radius. Gains 4 and 1 at 1 and 4: ``4 / r (1 - 1 / r)``, 1 at r = 2."""
+    ring = lambda r, gain: Circle(r, Curve(np.zeros(1), np.ones(1), r / gain), 1e-3)
+    assert quotient_between(ring(1.5, 2), ring(3.0, 2))[0] == pytest.approx(4 / 3, rel=1e-10)
+    assert quotient_between(ring(1.0, 4), ring(4.0, 1)) == pytest.approx((1, 2), rel=1e-10)
 
 
 def test_the_three_circles_theorem_is_sharp_for_a_nilpotent_block():
