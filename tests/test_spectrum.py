@@ -12,12 +12,14 @@ from brittle.digest import state_digest
 from brittle.errors import InputError
 from brittle.questions._matrices import FIXED, GATE, LARGEST, MEAN
 from brittle.questions._verdicts import of_trajectory, stability
+from brittle.records import plain
 from brittle.spectra._cells import standard
 from brittle.spectra._frontier import circles, descend
 from brittle.spectra._plane import plane
 from brittle.spectra.cells import cells
 from brittle.spectra.jacobians import jacobians
 from brittle.spectra.trajectories import trajectories
+from brittle.spectrum_report import render
 
 JORDAN = 0.5 * np.eye(8) + 0.9 * np.eye(8, k=1)
 
@@ -56,6 +58,7 @@ def test_golden_values_of_a_jordan_block():
     assert "A change of norm 0.00565" in told["verdict"] and "17.4-fold, at step 12" in told["verdict"]
 
 
+@pytest.mark.slow
 def test_an_unstable_matrix_is_asked_once_scaled_and_drowned_distances_are_zero():
     draw = np.random.default_rng(0).standard_normal((5, 5))
     small = draw / np.abs(np.linalg.eigvals(draw)).max()
@@ -171,6 +174,7 @@ class Own(nn.Module):
         return torch.tanh(self.read(x) + self.own(state))
 
 
+@pytest.mark.slow
 def test_custom_cells_are_described_by_their_jacobians():
     torch.manual_seed(0)
     cell, x = Own(), sequences(2, 4)
@@ -193,11 +197,21 @@ def test_custom_cells_are_described_by_their_jacobians():
     assert seen["along data"].columns["kind"] == ["custom"]
 
 
+@pytest.mark.slow
 def test_a_state_dict_is_enough_for_its_gates_and_fixed_points():
     module = Reader()
     columns = bt.spectrum(module.state_dict(), effort="quick")["matrices"].columns
     assert columns["role"] == [GATE, GATE, GATE, FIXED]
     assert columns["radius"][:3] == bt.spectrum(module, effort="quick")["matrices"].columns["radius"][:3]
+
+
+@pytest.mark.parametrize("matrix", [np.zeros((3, 3)), [[0.3]], np.diag([0.5j, 0.2])], ids=["zero", "number", "complex"])
+def test_odd_matrices_are_described_and_drawn(matrix):
+    found = bt.spectrum(matrix, effort="quick")
+    told = row(found["matrices"])
+    radius = np.abs(np.linalg.eigvals(np.asarray(matrix))).max()
+    assert (told["radius"], told["distance"]) == (pytest.approx(radius), pytest.approx(1 - radius, rel=1e-6))
+    assert "Eigenvalues and pseudospectra" in render({"findings": plain(found.facts()), "settings": {}})
 
 
 def test_progress_is_told_matrix_by_matrix():

@@ -111,7 +111,8 @@ def at_rest(cell: Cell, found: FixedPoints, most: int) -> list[Matrix]:
 
 def given(value: Tensor) -> Matrix:
     """A bare matrix, whose own entries are what is rounded."""
-    lost = {f: _norm(rounded(value, f).value - value) for f in FORMATS if rounded(value, f).fits}
+    formats = () if value.is_complex() else FORMATS
+    lost = {f: _norm(rounded(value, f).value - value) for f in formats if rounded(value, f).fits}
     return Matrix("matrix", "", GIVEN, value, lost)
 
 

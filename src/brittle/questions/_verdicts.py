@@ -41,12 +41,18 @@ def _away(row: Mapping, rounding: Mapping[str, float]) -> str:
     lead = f"Scaled to radius {INSIDE:g}, a" if scaled else "A"
     if not away:
         return f"{lead} change of the size of rounding makes it unstable."
-    share = 100 * away / (row["norm"] * row["scale"])
+    size = row["norm"] * row["scale"]
+    own = f", {_share(100 * away / size)} % of its own," if size else ""
     real = f" ({row['distance_real']:.3g} if it must be real)" if row["distance_real"] is not None else ""
-    text = f"{lead} change of norm {away:.3g}{real}, {share:.2g} % of its own, makes it unstable; "
+    text = f"{lead} change of norm {away:.3g}{real}{own} makes it unstable; "
     text += f"a normal matrix would take {1 - row['radius'] * row['scale']:.3g}."
     multiples = [f"{away / rounding[f]:.3g} times {f}" for f in FORMATS if rounding.get(f)]
     return text + (f" That is {', '.join(multiples)} rounding of the weights." if multiples and not scaled else "")
+
+
+def _share(value: float) -> str:
+    """A percentage in two digits, written out from a hundred on."""
+    return f"{value:.2g}" if value < 99.5 else f"{value:.0f}"
 
 
 def _growth(row: Mapping) -> str:
