@@ -116,7 +116,7 @@ def claims(task: str, runs: Runs) -> tuple[Claim, ...]:
             f"clean {median_of([r['clean'] for r in runs(best)])} and {median_of([r['clean'] for r in runs(rival)])}",
         ),
         Claim(
-            f"Only networks trained for it are certified under joint perturbation ({here})", "ours",
+            f"Only networks trained against both sides keep a certificate under joint perturbation ({here})", "ours",
             "ours" if middle(best, "xw", 0).low > 0.3 and middle("input", "xw", 0).high < 0.1 else "not reproduced",
             "certified accuracy when both move: " + ", ".join(f"{RECIPES[n].words} {middle(n, 'xw', 0)}" for n in joint),
         ),
