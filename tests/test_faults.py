@@ -49,7 +49,8 @@ def test_a_rounding_stays_within_its_reach_and_attains_it(name):
     facts = found.facts(weight)
     assert facts["radius"] == float(found.reach.max()) and facts["change"] == float(change.max())
     kept = weight != 0
-    assert bool((change[kept] <= facts["radius_element"] * weight[kept].double().abs() * (1 + 1e-12)).all())
+    zeta = facts["radius_element"]
+    assert zeta is not None and bool((change[kept] <= zeta * weight[kept].double().abs() * (1 + 1e-12)).all())
 
 
 def test_the_reach_is_half_a_spacing():
@@ -160,7 +161,7 @@ def test_slopes_are_the_gradients_and_weights_are_put_back():
     free = net(5)
     nn.functional.cross_entropy(free(problem.x), problem.labels, reduction="sum").backward()
     for name, parameter in free.named_parameters():
-        if parameter.dim() > 1:
+        if parameter.dim() > 1 and parameter.grad is not None:
             assert torch.allclose(found[name], parameter.grad, atol=1e-4)
     exchange.logits({"0.weight": torch.zeros(6, 4)})
     assert torch.equal(exchange.parameters["0.weight"], weights["0.weight"]) and state_digest(module) == before
@@ -219,7 +220,9 @@ def test_digits_at_the_anchor_of_bit_flips():
 
     (x, labels), (test, truth) = digits("train"), digits("test")
     done = train(net(0, (64, 32, 32, 10)), x, labels, epochs=80, rate=3e-3, schedule="constant").module
-    found = faults(bt.Problem(done, test[:200], truth[:200]), formats=("int8",), random=(10,), flips=10, ball=None)
+    found = faults(
+        bt.Problem(done, torch.as_tensor(test)[:200], truth[:200]), formats=("int8",), random=(10,), flips=10, ball=None
+    )
     worst = [r["accuracy"] for r in rows(found, "worst bit flips")]
     assert worst[0] <= 0.92 and worst[-1] <= 0.424, "an independent search: 0.880 after one, 0.424 after ten"
     assert rows(found, "random bit flips")[0]["worst"] > 0.85
