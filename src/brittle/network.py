@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
@@ -185,6 +186,23 @@ def lend(module: Callable) -> Iterator[Callable]:
 def call(module: Callable, x: Tensor | Mapping[str, Tensor]) -> Tensor:
     """Logits (N, C) of a module at a tensor, or at keyword inputs. Counts no passes."""
     return read_logits(module(x) if isinstance(x, Tensor) else module(**x))
+
+
+def call_with(
+    module: nn.Module, weights: Mapping[str, Tensor], args: tuple = (), named: Mapping[str, Tensor] | None = None
+) -> Any:
+    """The module with some parameters (by first name) replaced in function only, wherever they are held.
+
+    :func:`torch.func.functional_call` ties every name of a parameter: where one layer has two names it puts the replacement back in
+    place of the parameter, for good. Here a parameter has one name for each layer that holds it.
+    """
+    held: dict[int, list[str]] = {}
+    for prefix, part in module.named_modules():  # each layer once
+        for key, value in part.named_parameters(recurse=False, remove_duplicate=False):
+            held.setdefault(id(value), []).append(f"{prefix}.{key}" if prefix else key)
+    names = {places[0]: places for places in held.values()}
+    everywhere = {place: value for name, value in weights.items() for place in names.get(name, [name])}
+    return functional_call(module, everywhere, args, dict(named or {}), tie_weights=False)
 
 
 def read_logits(output: Any) -> Tensor:

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
 from brittle import meter, norms
 from brittle.errors import InputError
 from brittle.leaves import expand
-from brittle.network import Network, read_logits
+from brittle.network import Network, call_with, read_logits
 from brittle.region import Ball, Region, as_region
 from brittle.restricted import restrict
 from brittle.results import Witness
@@ -366,11 +366,11 @@ class Problem:
         common = {n: v[0] for n, v in moved.items() if len(v) == 1 or alike(v)}
         moved = {n: v for n, v in moved.items() if n not in common}
         if not moved:
-            call = (lambda *a, **k: functional_call(module, common, a, k)) if common else module
+            call = (lambda *a, **k: call_with(module, common, a, k)) if common else module
             return read_logits(self._call(call, values))
         one = lambda weights, row: read_logits(
             self._call(
-                lambda *a, **k: functional_call(module, {**common, **weights}, a, k),
+                lambda *a, **k: call_with(module, {**common, **weights}, a, k),
                 {n: v[None] for n, v in row.items()},
             )
         )[0]

@@ -5,11 +5,10 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from brittle import meter
 from brittle.errors import InputError
-from brittle.network import read_logits
+from brittle.network import call_with, read_logits
 from brittle.problem import Problem
 
 
@@ -37,9 +36,9 @@ def logits_with(problem: Problem, weights: Mapping[str, Tensor], inputs: Mapping
     module = problem.network.quiet
     assert isinstance(module, nn.Module)
     if isinstance(problem.x, Tensor):
-        return read_logits(problem.network.run(lambda: functional_call(module, dict(weights), (values["x"],))))
+        return read_logits(problem.network.run(lambda: call_with(module, weights, (values["x"],))))
     named = {name.removeprefix("x."): value for name, value in values.items()}
-    return read_logits(problem.network.run(lambda: functional_call(module, dict(weights), (), named)))
+    return read_logits(problem.network.run(lambda: call_with(module, weights, named=named)))
 
 
 def gradients(values: Tensor, leaves: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
