@@ -6,6 +6,7 @@ from torch import nn
 
 import brittle as bt
 from brittle.cures.constrain import constrain
+from brittle.cures.residual_rnn import residual_rnn
 from brittle.diagnostics import recurrent_changes as module_under_test
 from brittle.diagnostics.recurrent_changes import Recurrence, _blocks, _cut, _polar, _unit, recurrent_changes
 from brittle.digest import state_digest
@@ -129,3 +130,20 @@ def test_what_cannot_be_changed_says_so():
     at = projected["change"].index("rank-one")
     assert projected["accuracy"][at] is None and "square" in projected["status"][at]
     assert projected["accuracy"][projected["change"].index("loss")] is not None
+
+
+@pytest.mark.parametrize("how", ["orthogonal", "lipschitz"])
+def test_a_parametrised_network_still_works_afterwards(how):
+    torch.manual_seed(0)
+    module = Reader(size=4)
+    if how == "orthogonal":
+        module, leaves = constrain(module, how), None
+    else:
+        module.layer, leaves = residual_rnn(3, 4, how), ["layer.cell.weight", "layer.cell.linear"]
+    x = torch.randn(6, 5, 3)
+    with torch.no_grad():
+        before = module(x)
+    found = recurrent_changes(bt.Problem(module, x, before.argmax(1)), sizes=(0.1,), shares=(), draws=2, steps=2, leaves=leaves)  # fmt: skip
+    assert found.columns["accuracy"][0] is not None
+    with torch.no_grad():
+        assert torch.equal(module(x), before)

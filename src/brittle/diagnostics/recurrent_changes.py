@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -124,10 +124,19 @@ def _plain(problem: Problem) -> Problem:
     if not isinstance(module, nn.Module) or not any(parametrize.is_parametrized(m) for m in module.modules()):
         return problem
     copy = copied(module)
-    for child in copy.modules():
-        for name in list(getattr(child, "parametrizations", {})):
-            parametrize.remove_parametrizations(child, name, leave_parametrized=True)
+    for child in [m for m in copy.modules() if parametrize.is_parametrized(m)]:
+        _unparametrised(child)
     return replace(problem, module=copy, network=Network(copy))
+
+
+def _unparametrised(child: nn.Module) -> None:
+    """The same values as plain parameters. A copy shares the class that torch made for its original, and ``remove_parametrizations`` would
+    take the properties of that class away from both."""
+    values = {name: getattr(child, name).detach() for name in cast(nn.ModuleDict, child.parametrizations)}
+    child.__class__ = type(child).__bases__[0]
+    del child.parametrizations
+    for name, value in values.items():
+        setattr(child, name, nn.Parameter(value))
 
 
 def _blocks(problem: Problem, leaves: Sequence[str] | None) -> tuple[Bench, dict[str, int]]:
