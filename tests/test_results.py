@@ -151,3 +151,11 @@ def test_findings_survive_a_record():
     found = Finding("n", "t", {"a": T(1, 2), "b": ["x", "y"]}, ("a",), doubt="d", consequence="warn")
     again = Finding.of(found.facts())
     assert again.columns == {"a": [1, 2], "b": ["x", "y"]} and (again.axes, again.doubt) == (("a",), "d")
+
+
+def test_a_finding_prints_what_it_says_and_which_columns_it_has():
+    found = Finding(
+        "n", "Faults", {"a": T(1, 2), "b": ["x", "y"]}, note="Half are left.", value="2 weights", doubt="Few."
+    )
+    assert repr(found) == "Faults: Half are left.\n2 weights\nFew.\ncolumns (2 rows each): a, b"
+    assert repr(Finding("n", "Passed", consequence="none", value="0")) == "Passed: 0"

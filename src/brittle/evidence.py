@@ -149,6 +149,15 @@ class Finding:
     value: str = ""
     threshold: str = ""
 
+    def __repr__(self) -> str:
+        lines = [f"{self.title or self.name}: {self.note or self.value or self.consequence}"]
+        lines += [self.value] if self.note and self.value else []
+        lines += [self.doubt] if self.doubt else []
+        if self.columns:
+            rows = len(next(iter(self.columns.values())))
+            lines += [f"columns ({rows} {'row' if rows == 1 else 'rows'} each): {', '.join(self.columns)}"]
+        return "\n".join(lines)
+
     def facts(self) -> dict[str, object]:
         """Plain values for a record."""
         plain = {k: v.tolist() if isinstance(v, Tensor) else list(v) for k, v in self.columns.items()}
