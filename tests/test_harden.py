@@ -147,3 +147,6 @@ def test_harden_returns_a_copy_in_evaluation_mode_and_refuses_nothing_to_train_w
         bt.harden(linear, (x, labels), {})
     with pytest.raises(InputError, match=r"a pair \(x, labels\)"):
         bt.harden(linear, x, {"jacobian": 1.0})  # type: ignore[arg-type]
+    for given in ("jacobian", ["jacobian"]):
+        with pytest.raises(InputError, match="penalties: expected a mapping from names to weights"):
+            bt.harden(linear, (x, labels), given)  # type: ignore[arg-type]

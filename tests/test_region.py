@@ -71,7 +71,7 @@ def test_what_as_region_accepts():
     ("options", "words"),
     [
         ({"p": 3, "radius": 1}, "Ball.p: expected 0, 1, 2 or inf"),
-        ({"p": "inf", "radius": 1}, "Ball.p"),
+        ({"p": "inf", "radius": 1}, "Ball.p: .* got 'inf'"),
         ({"p": 2, "radius": -1}, "Ball.radius"),
         ({"p": 2, "radius": inf}, "Ball.radius"),
         ({"p": 2, "radius": nan}, "Ball.radius"),

@@ -52,7 +52,7 @@ class Ball:
 
     def __post_init__(self) -> None:
         if self.p not in (0, 1, 2, inf):
-            raise InputError("Ball.p", "0, 1, 2 or inf", self.p, "choose one of these norms")
+            raise InputError("Ball.p", "0, 1, 2 or inf", repr(self.p), "choose one of these numbers; inf is math.inf")
         try:
             radius = float(self.radius)
         except (TypeError, ValueError, RuntimeError):

@@ -52,6 +52,9 @@ def read_terms(penalties: Penalties | None, loss: Loss) -> tuple[Term, ...]:
 
     A penalty that is a loss elsewhere (it has an option ``loss``) takes the loss that is trained, unless it is told another.
     """
+    if penalties is not None and not isinstance(penalties, Mapping):
+        hint = 'write {"jacobian": 0.1} or {"adversarial": {"weight": 1.0, "radius": 0.1}}'
+        raise InputError("penalties", "a mapping from names to weights", repr(penalties), hint)
     return tuple(_term(name, given, loss) for name, given in (penalties or {}).items())
 
 
