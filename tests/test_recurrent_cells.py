@@ -198,6 +198,11 @@ def test_bad_input_is_told_in_words():
         trajectories(module, draw(2, 4, 3), lengths=[4, 0])
     with pytest.raises(InputError, match="length zero"):
         trajectories(module, torch.zeros(2, 0, 3).double())
+    for lengths in ([4, 3, 2], [5, 1]):
+        with pytest.raises(InputError, match="lengths: expected 2 numbers of at most 4"):
+            trajectories(module, draw(2, 4, 3), lengths=lengths)
+    with pytest.raises(InputError, match="x: expected data that the module takes, got RuntimeError"):
+        trajectories(module, draw(2, 4, 7))
     with pytest.raises(InputError, match="NaN or infinity"):
         trajectories(module, torch.full((1, 2, 3), float("nan")).double())
     with torch.no_grad():

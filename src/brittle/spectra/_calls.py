@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from brittle.errors import InputError
 from brittle.spectra._custom import State, alike, following, tensors
+from brittle.validation import is_out_of_memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,4 +149,17 @@ def run(module: nn.Module, x: Tensor | Mapping[str, Tensor]) -> None:
         warnings.filterwarnings(
             "ignore", "LSTM with projections is not supported", UserWarning
         )  # by a library, and says only that it is slower
-        module(x) if isinstance(x, Tensor) else module(**x)
+        try:
+            module(x) if isinstance(x, Tensor) else module(**x)
+        except InputError:
+            raise
+        except Exception as reason:  # user code decides what can go wrong here
+            if is_out_of_memory(reason):
+                raise
+            first = (str(reason).strip().splitlines() or ["no message"])[0][:160].rstrip(". ")
+            raise InputError(
+                "x",
+                "data that the module takes",
+                f"{type(reason).__name__}: {first}",
+                "call module(x) to see more; a cell that is called module(input, state) needs state=, an example of its state",
+            ) from reason

@@ -86,7 +86,15 @@ def trajectories(
         n: made for n, made in others.items() if not any(f"{k}.".startswith(f"{n}.") for k, m in known.items() if m)
     }
     found += [t for name, made in alone.items() if (t := _like_a_cell(quiet, name, made, count)) is not None]
+    if count is not None and found and not any(_fits(count, t) for t in found):
+        n, steps = len(found[0].lengths), found[0].inputs.shape[1]
+        raise InputError("lengths", f"{n} numbers of at most {steps}", count.tolist()[:5], "correct them")
     return tuple(_finite(t) for t in found)
+
+
+def _fits(count: Tensor, found: Trajectory) -> bool:
+    """Can these be the lengths of this part's sequences, all of them or those of each of its calls?"""
+    return len(found.lengths) % len(count) == 0 and int(count.max()) <= found.inputs.shape[1]
 
 
 def driven(cell: Cell, start: Tensor, inputs: Tensor, lengths: Tensor) -> Trajectory:
