@@ -75,6 +75,7 @@ def test_a_matrix_or_bare_weights_are_enough(tmp_path, capsys):
     )
     (row,) = json.loads(capsys.readouterr().out)
     assert row["matrix"] == "matrix" and row["distance"] == pytest.approx(0.222681, rel=1e-5)
+    assert row["condition"] == "inf"  # defective; JSON has no infinity of its own
     save_file(nn.LSTM(2, 3).state_dict(), tmp_path / "w.safetensors")
     assert main(["spectrum", str(tmp_path / "w.safetensors"), "--effort", "quick", "-o", str(tmp_path / "b")]) == 0
     assert "l0.o" in capsys.readouterr().out

@@ -6,13 +6,15 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 
+from brittle.records import plain
+
 Row = Mapping[str, object]
 
 
 def render(rows: Sequence[Row], columns: Sequence[str], form: str, title: str = "") -> None:
-    """Print rows: ``table`` and ``md`` show text, ``json`` and ``csv`` the values as they are."""
+    """Print rows: ``table`` and ``md`` show text, ``csv`` the values as they are, ``json`` too (infinities as "inf", as in every record)."""
     if form == "json":
-        print(json.dumps([{**row} for row in rows], indent=2, default=str))
+        print(json.dumps(plain(list(rows)), indent=2, allow_nan=False))
     elif form == "csv":
         print(_csv(rows, columns), end="")
     elif form == "md":

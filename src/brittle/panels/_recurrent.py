@@ -46,7 +46,7 @@ MATRIX = """
 </div>
 {% if beside %}<div class="scroll"><table>
   <caption>Beside matrices that were not trained{{ scaled }}</caption>
-  <thead><tr><th></th><th class="n">this matrix</th>{% for m in models %}<th class="n">{{ m }}</th>{% endfor %}</tr></thead>
+  <thead><tr><th></th><th class="n">this matrix</th>{% for m in models %}<th class="n" style="white-space: normal">{{ m }}</th>{% endfor %}</tr></thead>
   <tbody>{% for word, values in beside %}<tr><th style="min-width: 15rem">{{ word }}</th>{% for v in values %}<td class="n">{{ v }}</td>{% endfor %}</tr>{% endfor %}</tbody>
 </table></div>{% endif %}
 """

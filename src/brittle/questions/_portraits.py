@@ -138,7 +138,7 @@ def along_the_data(paths: Sequence[Trajectory], described: Finding, budget: Effo
             "rate_of_mean_jacobian": float(np.log(max(radii.get(path.cell.name, 0.0), 1e-300))),
         }  # fmt: skip
         rows.append({**row, "verdict": verdicts.of_trajectory(path.cell.name, row)})
-    note = "Exponents are of finite sequences; rate_of_mean_jacobian is log rho of the mean Jacobian, and its gap to the first exponent is what averaging hides."
+    note = "Exponents are of finite sequences; the rate of the mean Jacobian is the logarithm of its spectral radius, and its gap to the first exponent is what averaging hides."
     return Finding("along data", "Small changes of the state along the data", _columns(rows), note=note)
 
 

@@ -46,8 +46,13 @@ def _away(row: Mapping, rounding: Mapping[str, float]) -> str:
     real = f" ({row['distance_real']:.3g} if it must be real)" if row["distance_real"] is not None else ""
     text = f"{lead} change of norm {away:.3g}{real}{own} makes it unstable; "
     text += f"a normal matrix would take {1 - row['radius'] * row['scale']:.3g}."
-    multiples = [f"{away / rounding[f]:.3g} times {f}" for f in FORMATS if rounding.get(f)]
+    multiples = [f"{_times(away / rounding[f])} times {f}" for f in FORMATS if rounding.get(f)]
     return text + (f" That is {', '.join(multiples)} rounding of the weights." if multiples and not scaled else "")
+
+
+def _times(value: float) -> str:
+    """Three digits, written out from a hundred on."""
+    return f"{value:.3g}" if value < 99.5 else f"{float(f'{value:.3g}'):,.0f}"
 
 
 def _share(value: float) -> str:
@@ -76,11 +81,11 @@ def _rank(share: float, count: int, what: str) -> str:
     """Where a value stands among others.
 
     >>> _rank(1.0, 20, "random matrices"), _rank(0.55, 20, "random matrices")
-    ('more than all 20 random matrices', 'more than 55 % of 20 random matrices')
+    ('more than all 20 random matrices', 'more than 11 of 20 random matrices')
     """
     if share in (0, 1):
         return f"{'more' if share else 'less'} than all {count} {what}"
-    return f"more than {100 * share:.0f} % of {count} {what}"
+    return f"more than {share * count:.0f} of {count} {what}"
 
 
 def of_trajectory(part: str, row: Mapping) -> str:
