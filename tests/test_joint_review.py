@@ -1,11 +1,14 @@
 """What an independent reading of the joint certificates and witnesses found, each with the smallest example that shows it."""
 
+from fractions import Fraction
 from math import inf
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from brittle.bounds.crown import crown
+from brittle.bounds.ibp import ibp
 from brittle.penalties._weights import logits_with
 from brittle.problem import Problem
 from brittle.region import Ball
@@ -44,3 +47,29 @@ def test_a_layer_of_two_names_is_as_it_was_after_its_weight_has_moved() -> None:
     live = {name: weight + 0.1 for name, weight in problem.network.parameters().items() if name == "first.weight"}
     assert torch.allclose(problem.spec.rows(logits_with(problem, live), problem.labels), expected, atol=1e-6)
     assert torch.equal(problem.rows(), clean)
+
+
+class Tokens(nn.Module):
+    """The sum over 800 tokens of one layer of weight zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.Linear(800, 1, bias=False), nn.Linear(800, 2, bias=False)
+        with torch.no_grad():
+            self.layer.weight.zero_(), self.head.weight.copy_(torch.tensor([[1.0], [0.0]]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(x).flatten(1))
+
+
+@pytest.mark.parametrize("bound", [crown, ibp])
+def test_what_a_moving_weight_costs_is_a_sum_over_all_positions_that_may_lose_its_small_terms(bound) -> None:
+    """``-sum a`` is attained, at x = -a and a change of 1 everywhere; a running sum of 1 loses every other a."""
+    tiny = 2.0**-53 * 0.99
+    a = torch.full((800, 800), tiny, dtype=torch.float64)
+    a[0, :16] = 1.0  # one in every lane of a blocked sum
+    region = {"x": Ball(inf, 1.0, -a, a), "layer.weight": Ball(inf, 1.0)}
+    problem = Problem(Tokens().double(), torch.zeros(1, 800, 800, dtype=torch.float64), torch.tensor([0]), region)
+    exact = -(16 + (800 * 800 - 16) * Fraction(tiny))
+    found = Fraction(float(bound(problem).rows[0, 0]))
+    assert found <= exact and float(exact - found) < 1e-7

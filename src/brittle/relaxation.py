@@ -111,14 +111,17 @@ def _through_affine(
     offset = inner(rows, bias.expand(state.count, *bias.shape[1:])) if bool((bias != 0).any()) else zero
     # outputs per input can exceed inputs per output: the transposed sum has at most numel(outputs) terms, as has <row, bias>
     depth = max(terms, prod(node.shape)) + len(state.graph.nodes)
-    size, moved = magnitude(state, node), uncertainty(state, node)
+    slack, moved = (gamma(depth) + 2 * UNIT * arrived) * magnitude(state, node), uncertainty(state, node)
     if moved is not None:
         folded = fold(state, node, rows, arrived, sharing is not None)
         pulled = {name: form - folded.forms[name] if name in folded.forms else form for name, form in pulled.items()}
-        offset, size = offset - folded.constant, size + 4 * moved
+        # the constant is a sum over all that the parameters multiply, or over the entries of a kernel, and at most <|row|, moved>
+        longest = max(prod(state.known[name].shape) for name in (moving if folded.sharing is None else node.sources))
+        offset = offset - folded.constant
+        slack = slack + (gamma(longest) + 4 * gamma(depth) + 8 * UNIT * arrived) * moved
         if sharing is not None and folded.sharing is not None:
             sharing[node.name] = folded.sharing
-    return pulled, offset, inner(rows.abs(), (gamma(depth) + 2 * UNIT * arrived) * size)
+    return pulled, offset, inner(rows.abs(), slack)
 
 
 def _sums(node: Node) -> bool:

@@ -372,7 +372,9 @@ class _Walk:
             part = self.model.maps[node.name]
             count = len(self.slop[node.name])
             form, taken = self._taken(node, rows, last)
-            slop = self.slop[node.name] + 4 * gamma(part.terms + count) * self.moved[node.name]
+            # the constant is a sum over all inputs, or over the entries of a kernel, and at most <|row|, moved>
+            longest = max(prod(self.model.known[name].shape) for name in node.sources)
+            slop = self.slop[node.name] + (4 * gamma(part.terms + count) + gamma(longest)) * self.moved[node.name]
             lost = wide @ slop * (1 + gamma(count))
             return rows @ part.bias - taken, lost, [(s, _times(rows, m) - form) for s, m in part.parts]
         plane, source = self.planes[node.name], node.sources[0]
