@@ -5,8 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from brittle.cures.constrain import constrain
-from brittle.cures.residual_rnn import residual_rnn
+from brittle.cures import constrain, residual_rnn
 from brittle.errors import InputError
 from brittle.spectra.cells import cells
 from brittle.training import train
