@@ -142,6 +142,11 @@ def test_one_value_for_all_is_evaluated_and_differentiated_once():
     assert problem.witness(wide).point["0.weight"].stride(0) == 0
 
 
+class Sorted(nn.Module):
+    def forward(self, x):
+        return torch.cat([x, 0.1 * x], 1).sort(1, descending=True).values
+
+
 def test_a_radius_at_which_no_bound_says_anything_is_called_vacuous():
     """logits (v - v, 0.1) of relu(x) = v, written as two units: intervals forget that they are one, so nothing is certified or broken."""
     module = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 2))
@@ -159,6 +164,10 @@ def test_a_radius_at_which_no_bound_says_anything_is_called_vacuous():
     for sharp in (problem.scaled(0.1), problem):  # a smaller radius, or a bound that knows
         bounds = ["ibp"] if sharp is not problem else ["crown"]
         assert bt.accuracy(sharp, bounds=bounds).status == ("ok",) and not bt.margin(sharp, bounds=bounds).doubts
+    unknown = bt.Problem(Sorted(), problem.x, torch.tensor([0, 0]), bt.Ball(p=inf, radius=0.5))
+    answer = bt.margin(unknown)  # no bound knows the operation: the status says so, and no smaller radius would help
+    assert not answer.doubts and answer.status[0] == "not certified: operation sort"
+    assert "none below (not certified: operation sort), witnessed above" in repr(answer)
     broken = bt.Problem(module, problem.x, torch.tensor([1, 1]), bt.Ball(p=inf, radius=0.5))
     assert float(bt.accuracy(broken, bounds=["ibp"]).upper) == 0 and bt.accuracy(broken, bounds=["ibp"]).status == (
         "ok",

@@ -255,7 +255,9 @@ class Bracket:
             f"[{lo:.4g}, {hi:.4g}]" for lo, hi in zip(self.lower[:6].tolist(), self.upper[:6].tolist(), strict=True)
         )
         more = f", ... {len(self)} in all" if len(self) > 6 else ""
-        return f"Bracket({self.quantity}: {ends}{more}; {self.guarantee.lower} below, {self.guarantee.upper} above)"
+        below, above = self.guarantee
+        said = (f" ({s})" for s in self.status if below == "none" and s.startswith("not certified"))
+        return f"Bracket({self.quantity}: {ends}{more}; {below} below{next(said, '')}, {above} above)"
 
 
 def bracket_of(quantity: str, count: int, lower: Tensor | None = None, upper: Tensor | None = None) -> Bracket:

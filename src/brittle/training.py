@@ -158,7 +158,7 @@ def harden(
 ) -> nn.Module:
     """A cured copy of ``module``: trained on from the weights it has, with any of the penalties. It is in evaluation mode.
 
-    Nothing is promised about the copy: measure it with the same brackets as the original (``bt.radius``, ``bt.compare``). ``brittle list
+    Nothing is promised about the copy: measure it with the same brackets as the original (``bt.radius``, ``bt.accuracy``). ``brittle list
     penalties`` names the penalties, :func:`train` documents the options and returns the history too.
 
     data       (x, labels) to train on

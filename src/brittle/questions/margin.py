@@ -71,13 +71,14 @@ def margin(
         witness=witness,
         proof=proof,
         cost=Cost(passes.forward / count, passes.backward / count, passes.seconds),
-        doubts=_vacuous(lower, upper) if ends == "both" else (),
+        doubts=_vacuous(lower, upper, notes) if ends == "both" else (),
     )
 
 
-def _vacuous(lower: torch.Tensor, upper: torch.Tensor) -> tuple[str, ...]:
+def _vacuous(lower: torch.Tensor, upper: torch.Tensor, notes: tuple[str, ...]) -> tuple[str, ...]:
+    """Nothing to say where every status tells why no bound is there at all: a smaller radius would not help."""
     standing = int((upper > 0).sum())
-    if not standing or bool((lower > 0).any()):
+    if not standing or bool((lower > 0).any()) or all(notes):
         return ()
     return (f"{VACUOUS}: {standing} of {len(upper)} examples are neither proved nor broken; ask about a smaller one",)
 
