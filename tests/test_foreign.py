@@ -104,6 +104,8 @@ def test_bad_requests():
         bt.foreign(pgd, answers="size")
     with pytest.raises(bt.InputError, match="one of"):
         bt.foreign(pgd, library="cleverhans")
+    with pytest.raises(bt.InputError, match=r"functions of .*, got pgd; .* goes into bt.foreign\(pgd\)"):
+        bt.margin(question(), attacks=[pgd])
     with pytest.raises(bt.InputError, match="other libraries move inputs only"):
         bt.foreign(pgd)(question().within({"0.weight": bt.Ball(2, 0.1)}))
 

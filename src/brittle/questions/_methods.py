@@ -1,5 +1,6 @@
 """Which attacks and bounds a question runs: those named by the caller, else the portfolio of the effort."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -67,4 +68,19 @@ def _named(family: str, entry: str | Callable) -> tuple[str, Callable]:
     if isinstance(entry, Method):
         return entry.name, entry
     function = entry.func if isinstance(entry, partial) else entry
-    return getattr(function, "__name__", type(function).__name__), entry
+    name = getattr(function, "__name__", type(function).__name__)
+    if family == "attacks" and not _takes_seed(entry):
+        hint = f"an attack called with (model, inputs, labels) goes into bt.foreign({name})"
+        raise InputError("attacks", "names, or functions of (problem, *, seed)", name, hint)
+    return name, entry
+
+
+def _takes_seed(function: object) -> bool:
+    """False only where it is sure that the function would refuse a seed."""
+    if not callable(function):
+        return False
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return True
+    return "seed" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
