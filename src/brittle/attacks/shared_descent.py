@@ -96,7 +96,8 @@ def shared_descent(
         begin = _begin(search, common, start if run == 0 else None, seed, run)
         if run == 1 and best is not None:
             begin = State({leaf: -v for leaf, v in best.change.items()}, begin.own)
-        loss = lambda rows, made=LOSSES[losses[run % len(losses)]]: made(rows, search.spec.rank, usual)
+        made = LOSSES[losses[run % len(losses)]]
+        loss = lambda rows, made=made: made(rows, search.spec.rank, usual)
         state, broken = _descend(search, common, begin, loss, steps)
         if broken > most:
             best, most = state, broken
