@@ -24,13 +24,16 @@ class Touch:
     pair: Pair | None
 
 
-def first_touches(values: np.ndarray, conditions: np.ndarray) -> list[complex]:
-    """Where disks of radius ``epsilon k_i`` around pairs of eigenvalues meet first: ``(k_j l_i + k_i l_j) / (k_i + k_j)`` at ``|l_i - l_j| / (k_i + k_j)``."""
+def first_touches(values: np.ndarray, conditions: np.ndarray, real: bool = True) -> list[complex]:
+    """Where disks of radius ``epsilon k_i`` around pairs of eigenvalues meet first: ``(k_j l_i + k_i l_j) / (k_i + k_j)`` at ``|l_i - l_j| / (k_i + k_j)``.
+
+    Of a real matrix one of two conjugate pairs is enough.
+    """
     i, j = np.triu_indices(len(values), 1)
     k = np.minimum(conditions, 1e12)
     epsilon = np.abs(values[i] - values[j]) / (k[i] + k[j])
     heights = np.imag(values)
-    upper = heights[i] + heights[j] >= -1e-14 * np.abs(values).max(initial=1e-300)
+    upper = heights[i] + heights[j] >= (-1e-14 * np.abs(values).max(initial=1e-300) if real else -np.inf)
     order = [m for m in np.argsort(epsilon, kind="stable") if upper[m]][:PAIRS] or list(np.argsort(epsilon))[:PAIRS]
     return [
         complex((k[b] * values[a] + k[a] * values[b]) / (k[a] + k[b])) for a, b in zip(i[order], j[order], strict=True)

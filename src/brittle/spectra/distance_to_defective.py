@@ -54,7 +54,7 @@ def nearest_touch(matrix: Any) -> tuple[Plane, Touch]:
             0.0, complex(values[i if gaps[i, j] <= 4 * rounding_floor(a) else int(conditions.argmax())]), None
         )
     found = []
-    for start in first_touches(values, conditions):
+    for start in first_touches(values, conditions, at.real):
         reach = float(np.sort(np.abs(start - values))[1])  # the second eigenvalue, at most
         touch = saddle(at, start, reach)
         ceiling = min((t.value for t in found), default=np.inf)
