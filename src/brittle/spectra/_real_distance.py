@@ -11,6 +11,7 @@ from brittle.spectra._matrix import is_real
 from brittle.spectra._plane import Plane
 
 ANGLES = 48
+TIED = 1e-9  # relative: that much of a real distance is the minimisation's over g
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +26,8 @@ class RealChange:
 def nearest_real(plane: Plane, time: str, tolerance: float) -> RealChange:
     """The least of :func:`real_distance` over the boundary: both real points, then a grid over those where the complex distance is below the best.
 
-    At real points the function jumps downwards, so they are asked by themselves; elsewhere it is continuous.
+    At real points the function jumps downwards, so they are asked by themselves; elsewhere it is continuous. Where others are better by rounding
+    alone (a multiple of the identity, or next to nothing) a real point is kept: the change of rank two is not determined there.
     """
     if not is_real(plane.matrix):
         raise InputError("matrix", "a real one for real=True", "complex entries", "ask for the complex distance")
@@ -41,11 +43,12 @@ def nearest_real(plane: Plane, time: str, tolerance: float) -> RealChange:
     coarse = {float(a): at(a) for a, value in zip(t, s, strict=True) if value < best.value}
     coarse |= {float(a): at(a) for a in starts if low < a < high}
     spacing = (high - low) / (ANGLES + 1)
+    real_best = best
     for angle, change in sorted(coarse.items(), key=lambda pair: pair[1].value)[:3]:
         best = min(
             best, change, _refined(at, max(angle - spacing, low), min(angle + spacing, high)), key=lambda c: c.value
         )
-    return best
+    return best if best.value < real_best.value * (1 - TIED) else real_best
 
 
 def _refined(at: Callable[[float], RealChange], low: float, high: float) -> RealChange:
