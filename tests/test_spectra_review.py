@@ -42,3 +42,30 @@ def test_enclosures_end_after_bounded_work_and_stay_honest():
         assert float(found.diagnostics["evaluations"]) < 250_000
         assert found.kinds.upper == ("proved",)
         assert float(found.lower) <= float(found.upper) <= 2.1 * float(found.lower)
+
+
+@pytest.mark.parametrize("corner", [0.9j, 0.9 * np.exp(0.3j), 1 + 1j])
+def test_the_numerical_radius_at_a_corner_of_the_range(corner):
+    """Every supporting line of some sector touches the eigenvalue, which is at none of the angles tried."""
+    for a in ([[corner]], np.diag([corner, 0.2, -0.3j])):
+        lower, upper = spectra.numerical_radius_bounds(a)
+        assert lower == pytest.approx(abs(corner), rel=1e-13)
+        assert upper == pytest.approx(abs(corner), rel=1e-12)
+
+
+def test_pairs_below_the_real_axis_count_for_complex_matrices():
+    """An isolated pair above, a closer one below: (sqrt(b^2 + d^2) - b) / 2 of the block [[l, b], [0, l + d]]."""
+    a = np.zeros((4, 4), complex)
+    a[:2, :2], a[2:, 2:] = [[3j, 0], [0, 4j]], [[-3j, 0.5], [0, -3j + 0.2]]
+    closest = (np.sqrt(0.25 + 0.04) - 0.5) / 2
+    assert spectra.distance_to_defective(a) == pytest.approx(closest, rel=1e-9)
+    assert spectra.distance_to_defective(a.conj()) == pytest.approx(closest, rel=1e-9)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-12, 1e-6])
+def test_next_to_nothing_is_made_unstable_by_a_real_change_of_norm_one(scale):
+    a = scale * np.random.default_rng(0).standard_normal((3, 3))
+    change, point = spectra.nearest_unstable(a, real=True)
+    assert np.linalg.norm(change, 2) == pytest.approx(spectra.distance_to_instability(a, real=True), rel=1e-7)
+    assert np.linalg.norm(change, 2) == pytest.approx(1, abs=3 * scale)
+    assert np.abs(np.linalg.eigvals(a + change) - point).min() < 1e-9

@@ -56,17 +56,25 @@ def numerical_radius_bounds(matrix: Any, *, tolerance: float = 1e-10) -> tuple[f
         middle = (t1 + t2) / 2
         if (middle <= t1).any() or (middle >= t2).any():
             break
-        h = np.array([supporting_line(a, t)[0] for t in middle])
+        h, touched = _lines(a, middle)
         used += len(h)
-        best = max(best, float(h.max()))
+        best = max(best, touched)
         sectors = np.concatenate([sectors[:, ~open_], [t1, h1, middle, h], [middle, h, t2, h2]], axis=1)
     best = max(best, 0.0)
     return best, max(best, float(np.abs(outer_corners(*sectors)).max()))
 
 
 def _first_sectors(a: np.ndarray) -> tuple[np.ndarray, float]:
-    """Rows t1, h1, t2, h2 of sixteen sectors (of the upper half plane where the range is symmetric), and the largest h."""
+    """Rows t1, h1, t2, h2 of sixteen sectors (of the upper half plane where the range is symmetric), and the largest modulus touched."""
     whole = np.pi if is_real(a) else 2 * np.pi
     t = np.linspace(0, whole, 17)
-    h = np.array([supporting_line(a, angle)[0] for angle in t])
-    return np.stack([t[:-1], h[:-1], t[1:], h[1:]]), float(h.max())
+    h, touched = _lines(a, t)
+    return np.stack([t[:-1], h[:-1], t[1:], h[1:]]), touched
+
+
+def _lines(a: np.ndarray, angles: np.ndarray) -> tuple[np.ndarray, float]:
+    """The support at the angles, and the largest modulus among it and the points where its lines touch: where the range has a corner, many
+    lines touch there, and none at its own angle."""
+    found = [supporting_line(a, t) for t in angles]
+    h = np.array([height for height, _ in found])
+    return h, max(float(h.max()), max(abs(point) for _, point in found))
