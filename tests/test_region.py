@@ -80,6 +80,7 @@ def test_what_as_region_accepts():
         ({"p": 2, "radius": 1, "low": 1, "high": 0}, "low <= high"),
         ({"p": 2, "radius": 1, "low": torch.tensor([0.0, nan]), "high": 1}, "low <= high"),
         ({"p": 2, "radius": 1, "groups": "channels"}, "Ball.groups"),
+        ({"p": 2, "radius": 1, "within": torch.eye(3)}, "Ball.within: expected a bt.Subspace, got Tensor"),
     ],
 )
 def test_balls_that_are_none(options, words):

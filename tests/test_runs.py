@@ -284,6 +284,7 @@ def test_code_and_settings_are_part_of_a_model() -> None:
         ({"regions": {"l2": bt.Ball(p=2, radius=1.0, low=0, high=0.5)}}, "values inside"),
         ({"regions": {"w": {"nothing": bt.Ball(p=2, radius=1.0)}}}, "leaves among"),
         ({"laws": {"noise": {"nothing": bt.Gaussian(0.1)}}}, "leaves among"),
+        ({"regions": bt.Ball(p=2, radius=1.0)}, "a mapping from names to regions, got Ball"),
         ({"effort": "huge"}, "effort"),
         ({"chunk": 0}, "chunk"),
         ({"level": 1.0}, "level"),

@@ -35,6 +35,9 @@ def named_models(module: Callable | Mapping[str, Callable]) -> dict[str, Network
 
 def named_regions(regions: Mapping[str, Ball | Region]) -> dict[str, dict[str, Ball]]:
     """Every region as balls by leaf. An audit asks about each example, so a shared change is refused."""
+    if not isinstance(regions, Mapping):
+        do = 'name it: {"linf": bt.Ball(p=inf, radius=8 / 255, low=0, high=1)}'
+        raise InputError("regions", "a mapping from names to regions", type(regions).__name__, do)
     named = {check_name("region name", name): as_region(region) for name, region in regions.items()}
     for name, region in named.items():
         if any(ball.shared for ball in region.values()) or not region:

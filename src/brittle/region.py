@@ -66,6 +66,10 @@ class Ball:
             raise InputError("Ball.groups", '"channels" together with p = 0, or None', self.groups, "leave groups out")
         if self.within is not None and self.orthogonal_to is not None:
             raise InputError("Ball", "within or orthogonal_to", "both", "leave one out")
+        for name, given in (("within", self.within), ("orthogonal_to", self.orthogonal_to)):
+            if given is not None and not isinstance(given, Subspace):
+                do = "write bt.Subspace.pca(data) or bt.Subspace.given(vectors)"
+                raise InputError(f"Ball.{name}", "a bt.Subspace", type(given).__name__, do)
         self._check_units()
         if self.low is not None and self.high is not None:
             low, high = torch.as_tensor(self.low), torch.as_tensor(self.high)

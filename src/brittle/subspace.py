@@ -61,7 +61,12 @@ class Subspace:
         ``data`` (N, ...), or an iterable of batches, whose covariance is summed batch by batch in d x d numbers: bounded memory.
         """
         if not 0 < energy <= 1:
-            raise InputError("Subspace.pca energy", "a share in (0, 1]", energy, "0.99 keeps 99 % of the variance")
+            raise InputError(
+                "Subspace.pca energy",
+                "a share in (0, 1]",
+                energy,
+                "0.99 keeps 99 % of the variance, dimension=10 ten directions",
+            )
         shape, mean, spectrum, axes, _ = _principal(data, centred=True)
         total = float(spectrum.sum())
         if dimension is None:

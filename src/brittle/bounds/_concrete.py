@@ -67,7 +67,7 @@ def in_turns(problem: Problem, each: int, bound: Callable[[Problem], Certificate
     Errors: NotCertified for balls of a subspace whose coordinates do not tell lengths and ranges.
     """
     if any(ball.section is not None for ball in problem.region.values()):
-        raise NotCertified("restricted")
+        raise NotCertified("a subspace together with a range or with p other than 2")
     size = max(1, ENTRIES // max(1, each))
     if size >= len(problem):
         return bound(problem)

@@ -59,7 +59,7 @@ def check_verb(problem: Problem, ends: str, quantity: str) -> None:
 
 def _restricted(problem: Problem) -> Certificate:
     """No bound knows the section of an l1 or l-inf ball, or of a range, by a subspace."""
-    raise NotCertified("restricted")
+    raise NotCertified("a subspace together with a range or with p other than 2")
 
 
 def _named(family: str, entry: str | Callable) -> tuple[str, Callable]:
