@@ -219,3 +219,12 @@ def test_every_attack_stays_inside_relative_balls():
     for name in ("hlrf", "fmn", "random_lines"):
         witness = method("attacks", name)(problem)
         assert bool((problem.size(witness.point)[witness.found] == witness.size[witness.found]).all())
+
+
+@pytest.mark.parametrize("other", ["*.weight", "0.weight"])
+def test_an_audit_says_that_one_region_is_not_a_mapping_of_regions(other, tmp_path):
+    """Two balls under the names of leaves would be read as two regions of the input."""
+    module = nn.Sequential(nn.Linear(3, 2))
+    regions = {"x": bt.Ball(2, 0.1), other: bt.Ball(2, 0.1)}
+    with pytest.raises(bt.InputError, match='give the region a name: {"joint"'):
+        bt.audit(module, torch.rand(2, 3), torch.tensor([0, 1]), regions, out=tmp_path / "run")

@@ -38,6 +38,12 @@ def named_regions(regions: Mapping[str, Ball | Region]) -> dict[str, dict[str, B
     if not isinstance(regions, Mapping):
         do = 'name it: {"linf": bt.Ball(p=inf, radius=8 / 255, low=0, high=1)}'
         raise InputError("regions", "a mapping from names to regions", type(regions).__name__, do)
+    leaves = ("x" in regions and len(regions) > 1) or any(set("*?[") & set(str(name)) for name in regions)
+    if leaves and all(isinstance(ball, Ball) for ball in regions.values()):
+        do = 'give the region a name: {"joint": {"x": bt.Ball(...), "*.weight": bt.Ball(...)}}'
+        raise InputError(
+            "regions", "a mapping from names to regions", f"one region, of the leaves {', '.join(regions)}", do
+        )
     named = {check_name("region name", name): as_region(region) for name, region in regions.items()}
     for name, region in named.items():
         if any(ball.shared for ball in region.values()) or not region:
