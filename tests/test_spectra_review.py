@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from brittle import spectra
+from brittle.cures.normalise import normalise
 
 
 def jordan(n: int, value: float, beside: float) -> np.ndarray:
@@ -69,3 +70,10 @@ def test_next_to_nothing_is_made_unstable_by_a_real_change_of_norm_one(scale):
     assert np.linalg.norm(change, 2) == pytest.approx(spectra.distance_to_instability(a, real=True), rel=1e-7)
     assert np.linalg.norm(change, 2) == pytest.approx(1, abs=3 * scale)
     assert np.abs(np.linalg.eigvals(a + change) - point).min() < 1e-9
+
+
+@pytest.mark.parametrize("epsilon", [0.05, 0.3])
+def test_nilpotent_blocks_can_be_normalised_robustly(epsilon):
+    """[[0, c], [0, 0]]: a disk of radius sqrt(eps^2 + c eps), on whose edge no point stands out; the search used to give up."""
+    scaled = normalise(np.eye(2, k=1), "robust", epsilon=epsilon)
+    assert scaled[0, 1] == pytest.approx((1 - epsilon**2) / epsilon, rel=1e-6)

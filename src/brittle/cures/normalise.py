@@ -11,6 +11,7 @@ from brittle.about import About
 from brittle.errors import InputError
 from brittle.network import copied
 from brittle.spectra import error_floor, pseudospectral_radius, spectral_norm, spectral_radius
+from brittle.spectra._frontier import Unsettled
 from brittle.spectra.cells import GATES, SOUGHT, cells
 from brittle.spectra.power_method import power_method
 
@@ -37,9 +38,10 @@ def normalise(
     target     where the scaled quantity is to lie
     only_down  leave blocks that lie below the target as they are
 
-    Guarantee: the scaled quantity is at the target to 1e-6 of it, in float64, before the weights are rounded to their own dtype. Nothing is said of
-    accuracy: scaling changes what the network computes, so measure it again. The scaled matrix is the block that acts on the state; with a
-    projection that is ``W_block W_hr``, of which W_block is scaled.
+    Guarantee: the scaled quantity is at the target to 1e-6 of it, in float64, before the weights are rounded to their own dtype; a pseudospectrum that is a
+    disk (of a nilpotent block) is searched to a hundredth of its lead over the spectrum only. Nothing is said of accuracy: scaling changes
+    what the network computes, so measure it again. The scaled matrix is the block that acts on the state; with a projection that is
+    ``W_block W_hr``, of which W_block is scaled.
 
     module : a ``torch.nn.Module`` that holds RNN, GRU, LSTM or their cells; or a square matrix (array or tensor), which is returned scaled.
     Errors: InputError where nothing recurrent is found, for a nilpotent or zero block (radius 0: no multiple reaches the target), for weights that are
@@ -88,8 +90,9 @@ def _robust(block: np.ndarray, target: float, epsilon: float, only_down: bool, w
     size = spectral_norm(block)
     if size <= error_floor(block):
         raise InputError(where, "a block that is not zero", size, "nothing can be normalised")
-    outermost = lambda c: c * pseudospectral_radius(block, epsilon / c, tolerance=1e-6) - target
     low = (target - epsilon) / size  # rho_eps(c W) <= c ||W|| + eps, with equality where the norm is the radius
+    tolerance = _tolerance(block, epsilon / low)
+    outermost = lambda c: c * pseudospectral_radius(block, epsilon / c, tolerance=tolerance) - target
     if only_down and (low >= 1 or outermost(1.0) <= 0):
         return 1.0
     if outermost(low) >= 0:
@@ -100,6 +103,15 @@ def _robust(block: np.ndarray, target: float, epsilon: float, only_down: bool, w
     from scipy.optimize import brentq
 
     return float(brentq(outermost, low, high, xtol=1e-9 * low))  # type: ignore[arg-type]
+
+
+def _tolerance(block: np.ndarray, epsilon: float) -> float:
+    """Of the search: 1e-6, or a hundredth where the pseudospectrum is round, so that no point of a circle stands out and too many are alike."""
+    try:
+        pseudospectral_radius(block, epsilon, tolerance=1e-6)
+    except Unsettled:
+        return 1e-2
+    return 1e-6
 
 
 def _weight(module: nn.Module, cell: Any) -> nn.Parameter:

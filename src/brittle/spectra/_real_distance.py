@@ -54,9 +54,9 @@ def nearest_real(plane: Plane, time: str, tolerance: float) -> RealChange:
 def _refined(at: Callable[[float], RealChange], low: float, high: float) -> RealChange:
     from scipy.optimize import minimize_scalar
 
-    return at(
-        minimize_scalar(lambda angle: at(angle).value, bounds=(low, high), method="bounded", options={"xatol": 1e-9}).x
-    )
+    value = lambda angle: at(angle).value
+    found = minimize_scalar(value, bounds=(low, high), method="bounded", options={"xatol": 1e-9})
+    return at(found.x)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def real_distance(plane: Plane, point: complex) -> RealChange:
