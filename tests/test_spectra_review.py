@@ -5,6 +5,7 @@ import pytest
 
 from brittle import spectra
 from brittle.cures.normalise import normalise
+from brittle.errors import InputError
 
 
 def jordan(n: int, value: float, beside: float) -> np.ndarray:
@@ -77,3 +78,9 @@ def test_nilpotent_blocks_can_be_normalised_robustly(epsilon):
     """[[0, c], [0, 0]]: a disk of radius sqrt(eps^2 + c eps), on whose edge no point stands out; the search used to give up."""
     scaled = normalise(np.eye(2, k=1), "robust", epsilon=epsilon)
     assert scaled[0, 1] == pytest.approx((1 - epsilon**2) / epsilon, rel=1e-6)
+
+
+def test_the_slope_of_a_defective_spectral_radius_is_refused_and_not_told_as_nan():
+    with pytest.raises(InputError, match="defective.*train pseudospectral_radius"):
+        spectra.value_and_gradient(np.eye(3, k=1), "spectral_radius")
+    assert np.isfinite(spectra.value_and_gradient(np.eye(3, k=1), "pseudospectral_radius", epsilon=0.1)[1]).all()

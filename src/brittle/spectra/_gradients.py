@@ -134,14 +134,21 @@ def spectral_norm(a: np.ndarray, options: Options) -> Derivative:
 
 
 def spectral_radius(a: np.ndarray, options: Options) -> Derivative:
-    """``d lambda = y* dA x / y* x`` of the outermost eigenvalue."""
+    """``d lambda = y* dA x / y* x`` of the outermost eigenvalue; there is none where ``y* x = 0``, at a defective one. Errors: InputError."""
     from scipy.linalg import eig
 
     values, left, right = eig(a, left=True, right=True)  # pyright: ignore[reportAssignmentType]
     i = int(np.argmax(np.abs(values)))
     value, y, x = complex(values[i]), left[:, i], right[:, i]
-    turn = value / abs(value) if value else 1.0
-    return abs(value), turn * np.outer(y, x.conj()) / np.conj(np.vdot(y, x))
+    turn, overlap = value / abs(value) if value else 1.0, np.conj(np.vdot(y, x))
+    if abs(overlap) < 1e-300:
+        raise InputError(
+            "matrix",
+            "an outermost eigenvalue that is not defective",
+            f"{value:.6g}, whose slope is infinite",
+            "train pseudospectral_radius, which has a finite one",
+        )
+    return abs(value), turn * np.outer(y, x.conj()) / overlap
 
 
 RULES = {f.__name__: f for f in (smallest, pseudospectral_radius, kreiss, distance_to_instability, transient, commutator, spectral_norm, spectral_radius)}  # fmt: skip
