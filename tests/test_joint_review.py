@@ -7,11 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from brittle import accuracy
 from brittle.bounds.crown import crown
 from brittle.bounds.ibp import ibp
+from brittle.errors import BracketError
 from brittle.penalties._weights import logits_with
 from brittle.problem import Problem
 from brittle.region import Ball
+from brittle.results import Certificate
 
 
 class TwoNames(nn.Module):
@@ -56,7 +59,8 @@ class Tokens(nn.Module):
         super().__init__()
         self.layer, self.head = nn.Linear(800, 1, bias=False), nn.Linear(800, 2, bias=False)
         with torch.no_grad():
-            self.layer.weight.zero_(), self.head.weight.copy_(torch.tensor([[1.0], [0.0]]))
+            self.layer.weight.zero_()
+            self.head.weight.copy_(torch.tensor([[1.0], [0.0]]))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.layer(x).flatten(1))
@@ -73,3 +77,20 @@ def test_what_a_moving_weight_costs_is_a_sum_over_all_positions_that_may_lose_it
     exact = -(16 + (800 * 800 - 16) * Fraction(tiny))
     found = Fraction(float(bound(problem).rows[0, 0]))
     assert found <= exact and float(exact - found) < 1e-7
+
+
+def test_a_false_certificate_of_one_example_is_noticed_where_the_shares_agree() -> None:
+    """The best common shift breaks one of two examples and a false bound certifies just that one: a half below, a half above."""
+    linear = nn.Linear(1, 1)
+    with torch.no_grad():
+        linear.weight.fill_(1.0)
+        linear.bias.zero_()
+    x, labels = torch.tensor([[1.0], [3.0]]), torch.tensor([1, 1])
+    problem = Problem(linear, x, labels, {"bias": Ball(2, 1.5, shared=True)})
+    assert float(accuracy(problem).lower) == float(accuracy(problem).upper) == 0.5
+
+    def false(problem: Problem) -> Certificate:
+        return Certificate(torch.tensor([[0.5], [-1.0]], dtype=torch.float64), "false", {})
+
+    with pytest.raises(BracketError, match="example 0"):
+        accuracy(problem, bounds=[false])

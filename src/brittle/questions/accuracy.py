@@ -1,15 +1,19 @@
 """Accuracy in the worst case over the region: certified from below, attacked from above."""
 
 from collections.abc import Callable
+from math import inf
 
 import torch
 
 from brittle import meter
+from brittle.errors import BracketError
 from brittle.problem import Problem
 from brittle.questions._ends import attack, certify, clean_witness, scatter
 from brittle.questions._methods import VACUOUS, Choice, check_verb, chosen
 from brittle.questions._shared import attack_together, each_its_own, is_shared
 from brittle.results import Bracket, Cost, Ends, Proof, Witness
+
+SLACK = 1e-9  # what rounding may explain, as in Bracket
 
 
 def accuracy(
@@ -47,6 +51,7 @@ def accuracy(
     """
     check_verb(problem, ends, "accuracy")
     count = len(problem)
+    lower = torch.full((count,), -inf, dtype=torch.float64)
     certified = torch.zeros(count, dtype=torch.bool)
     broken = torch.zeros(count, dtype=torch.bool)
     witness: Witness | None = None
@@ -63,6 +68,7 @@ def accuracy(
             methods = chosen("attacks", attacks, problem, effort, "accuracy")
             witness, used = attack_together(problem, methods, seed)
             broken, high_names = witness.found, (used,)
+            _agree(lower, low_names, witness, used)
         elif ends != "lower" and not bool(certified.all()):
             witness, high_names = _attack_each(problem, ~certified, effort, seed, attacks)
             broken = witness.found & ~certified
@@ -82,6 +88,17 @@ def accuracy(
         proof=proof,
         cost=Cost(passes.forward / count, passes.backward / count, passes.seconds),
     )
+
+
+def _agree(lower: torch.Tensor, bounds: tuple[str, ...], witness: Witness, attack: str) -> None:
+    """A common change is measured on certified examples too. Two shares can agree where example by example they contradict each other."""
+    margin = witness.margin if witness.margin64 is None else witness.margin64
+    crossed = witness.found & (lower > 0) & (lower > margin + SLACK * (1 + margin.abs()))
+    for i in crossed.nonzero()[:1, 0].tolist():
+        raise BracketError(
+            f"accuracy: the proved margin {float(lower[i]):.9g} of example {i} ({bounds[i]}) lies above the witnessed {float(margin[i]):.9g} "
+            f"({attack}); one of the two has a bug, please report it together with the model"
+        )
 
 
 def _attack_each(
