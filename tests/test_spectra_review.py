@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from brittle import spectra
+from brittle.cures.constrain import constrain
 from brittle.cures.normalise import normalise
 from brittle.errors import InputError
 
@@ -84,3 +86,18 @@ def test_the_slope_of_a_defective_spectral_radius_is_refused_and_not_told_as_nan
     with pytest.raises(InputError, match="defective.*train pseudospectral_radius"):
         spectra.value_and_gradient(np.eye(3, k=1), "spectral_radius")
     assert np.isfinite(spectra.value_and_gradient(np.eye(3, k=1), "pseudospectral_radius", epsilon=0.1)[1]).all()
+
+
+def test_orthogonal_training_starts_at_an_orthogonal_matrix_with_half_turns():
+    """Symmetric weights have polar factors with eigenvalues -1, whose logarithm is real for pairs only; the start used to be the identity."""
+    turn = np.linalg.qr(np.random.default_rng(0).standard_normal((5, 5)))[0]
+    for block in (
+        -np.eye(2),
+        np.diag([-1.0, 1, -1, -1, -1]),
+        turn @ np.diag([-1.0, -1, 1, 1, 1]) @ turn.T,
+        turn * np.linalg.det(turn),
+    ):
+        rnn = torch.nn.RNN(2, len(block), dtype=torch.float64)
+        with torch.no_grad():
+            rnn.weight_hh_l0.copy_(torch.as_tensor(0.5 * block))
+        assert np.allclose(constrain(rnn, "orthogonal").weight_hh_l0.detach().numpy(), block, atol=1e-12)

@@ -101,7 +101,7 @@ def constrain(module: nn.Module, how: str = "spectral_norm", *, cap: float = 1.0
 
 def _logarithm(block: Tensor) -> Tensor:
     """The skew-symmetric real logarithm of the nearest orthogonal matrix of determinant 1."""
-    from scipy.linalg import logm
+    from scipy.linalg import schur
 
     left, _, right = torch.linalg.svd(block)
     turn = left @ right
@@ -109,5 +109,17 @@ def _logarithm(block: Tensor) -> Tensor:
         left = left.clone()
         left[:, -1] *= -1
         turn = left @ right
-    found = torch.as_tensor(numpy.real(logm(turn.detach().numpy())))
-    return (found - found.mT) / 2
+    form, basis = schur(turn.detach().numpy())[:2]  # rotations, and single eigenvalues +-1
+    angles, i, halves = numpy.zeros_like(form), 0, []
+    while i < len(form):
+        pair = i + 1 < len(form) and form[i + 1, i] != 0
+        if pair:
+            angles[i + 1, i] = numpy.arctan2(form[i + 1, i], form[i, i])
+        elif form[i, i] < 0:
+            halves.append(i)
+        i += 2 if pair else 1
+    for i, j in zip(
+        halves[::2], halves[1::2], strict=True
+    ):  # an even number, for the determinant is 1: half turns of planes
+        angles[j, i] = numpy.pi
+    return torch.as_tensor(basis @ (angles - angles.T) @ basis.T)
