@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from brittle import accuracy
+from brittle import accuracy, diagnose
 from brittle.bounds.crown import crown
 from brittle.bounds.ibp import ibp
 from brittle.errors import BracketError
@@ -94,3 +94,15 @@ def test_a_false_certificate_of_one_example_is_noticed_where_the_shares_agree() 
 
     with pytest.raises(BracketError, match="example 0"):
         accuracy(problem, bounds=[false])
+
+
+def test_nothing_is_certified_against_a_rounding_that_leaves_its_ball() -> None:
+    """1000 is beyond fp8_e4m3: no half spacing holds what becomes of it."""
+    linear = nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor([[1000.0, 0.0], [0.0, 1.0]]))
+    problem = Problem(linear, torch.eye(2), torch.tensor([0, 1]))
+    found = diagnose(problem, "faults", formats=("int8",), flips=0, random=(), draws=1, ball="fp8_e4m3")
+    asked = [s for r, s in zip(found.columns["reading"], found.columns["status"], strict=True) if "change" in r]
+    assert asked == ["not asked: outside the range of the format"] * 2
+    assert "Certified" not in found.note

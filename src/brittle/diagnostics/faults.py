@@ -213,6 +213,9 @@ def _brackets(bench: Bench, accuracy: Callable[..., Bracket], name: str) -> list
         if size > NUMBERS:
             rows.append({**row, "status": f"not asked: {size:,} numbers, one copy of the weights per example"})
             continue
+        if not all(r.fits for r in found.values()):  # the ball would not hold what the rounding does
+            rows.append({**row, "status": "not asked: outside the range of the format"})
+            continue
         region = {leaf: _ball(bench.weights[leaf], r, shared) for leaf, r in found.items()}
         try:
             answer = accuracy(bench.problem.within(region))
