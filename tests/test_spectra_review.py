@@ -101,3 +101,13 @@ def test_orthogonal_training_starts_at_an_orthogonal_matrix_with_half_turns():
         with torch.no_grad():
             rnn.weight_hh_l0.copy_(torch.as_tensor(0.5 * block))
         assert np.allclose(constrain(rnn, "orthogonal").weight_hh_l0.detach().numpy(), block, atol=1e-12)
+
+
+def test_training_goes_on_where_no_search_settles_a_circle():
+    """A Jordan block of six next to the circle; the search used to raise in the middle of training."""
+    a = jordan(6, 0.95, 1.0)
+    value, gradient = spectra.value_and_gradient(a, "kreiss")
+    assert value == pytest.approx(float(spectra.kreiss(a).lower), rel=1e-6)
+    step = 1e-9 * gradient / np.linalg.norm(gradient)
+    ends = [spectra.value_and_gradient(a + s * step, "kreiss")[0] for s in (1, -1)]
+    assert (ends[0] - ends[1]) / 2e-9 == pytest.approx(np.linalg.norm(gradient), rel=1e-2)

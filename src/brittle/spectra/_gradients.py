@@ -11,7 +11,7 @@ import numpy as np
 from brittle.errors import InputError
 from brittle.spectra._circles import circle
 from brittle.spectra._enclosure import enclose
-from brittle.spectra._frontier import circles, furthest, least_on, polished
+from brittle.spectra._frontier import Unsettled, circles, furthest, least_on, polished
 from brittle.spectra._instability import stable, weakest
 from brittle.spectra._matrix import check_epsilon
 from brittle.spectra._plane import Pair, Plane, plane
@@ -19,6 +19,12 @@ from brittle.spectra._quotient import climb
 from brittle.spectra.transient import power_norms
 
 Derivative = tuple[float, np.ndarray]
+STEPS = (
+    1e-3,
+    1e-2,
+    1e-1,
+    1.0,
+)  # above the unit circle, from which a maximum of the Kreiss quotient is sought where nothing is settled
 
 
 @dataclass(frozen=True)
@@ -57,13 +63,19 @@ def pseudospectral_radius(a: np.ndarray, options: Options) -> Derivative:
 
 
 def kreiss(a: np.ndarray, options: Options) -> Derivative:
-    """``G = (K / s) u v*`` at the maximiser of the quotient; zero where K = 1 is approached far out."""
+    """``G = (K / s) u v*`` at the maximiser of the quotient; zero where K = 1 is approached far out. Where s is so tiny on a long arc that no search
+    settles a circle: at the best local maximum above the least s seen, as :func:`brittle.spectra.kreiss` has its lower end."""
     at = plane(a)
     if not stable(at, "discrete"):
         raise InputError(
             "matrix", "a spectral radius below 1", _rho(at), "K is infinite there: train pseudospectral_radius instead"
         )
-    found = enclose(at, circle(at, 1.0, np.inf, options.tolerance / 3), max(options.tolerance, 1e-4))
+    try:
+        found = enclose(at, circle(at, 1.0, np.inf, options.tolerance / 3), max(options.tolerance, 1e-4))
+    except Unsettled as reason:
+        angle = float(reason.curve.t[int(reason.curve.values.argmin())])
+        q = climb(at, [(1 + step, angle) for step in STEPS])[0]
+        return (q.value, q.value / q.pair.value * _outer(q.pair)) if q.value > 1 else (1.0, np.zeros_like(a))
     if found.best is None:
         return 1.0, np.zeros_like(a)
     best = [found.best]
