@@ -8,6 +8,7 @@ from brittle import spectra
 from brittle.cures.constrain import constrain
 from brittle.cures.normalise import normalise
 from brittle.errors import InputError
+from brittle.spectra._plane import Plane
 
 
 def jordan(n: int, value: float, beside: float) -> np.ndarray:
@@ -111,3 +112,15 @@ def test_training_goes_on_where_no_search_settles_a_circle():
     step = 1e-9 * gradient / np.linalg.norm(gradient)
     ends = [spectra.value_and_gradient(a + s * step, "kreiss")[0] for s in (1, -1)]
     assert (ends[0] - ends[1]) / 2e-9 == pytest.approx(np.linalg.norm(gradient), rel=1e-2)
+
+
+def test_the_distance_of_a_large_nilpotent_block_takes_bounded_work(monkeypatch):
+    """1.02 N, n = 150: s is the same on all of the circle, so that no number of points settles it; each of them is the answer."""
+    asked = []
+    values = Plane.values
+    monkeypatch.setattr(Plane, "values", lambda self, z, *rest: asked.append(len(z)) or values(self, z, *rest))
+    monkeypatch.setattr("brittle.spectra._instability.WORK", 150**2 * 1e3)
+    a = 1.02 * np.eye(150, k=1)
+    truth = np.linalg.svd(np.eye(150) - a)[1][-1]
+    assert spectra.distance_to_instability(a) == pytest.approx(truth, rel=1e-6)
+    assert sum(asked) < 5 * 20_000

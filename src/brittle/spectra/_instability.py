@@ -3,10 +3,11 @@
 import numpy as np
 
 from brittle.errors import InputError
-from brittle.spectra._frontier import Sweep, Unsettled, circles, least_on, lines, polished
+from brittle.spectra._frontier import POINTS, Sweep, Unsettled, circles, least_on, lines, polished
 from brittle.spectra._matrix import rounding_floor
 from brittle.spectra._plane import Pair, Plane
 
+WORK = 4e9  # of one search, in points times n^2, what a point costs: some five seconds (measured)
 TIMES = {"discrete": 1.0, "continuous": 0.0}  # the level of the boundary
 
 
@@ -36,8 +37,9 @@ def weakest(plane: Plane, time: str, tolerance: float, inside: float = 0.0) -> l
     """
     sweep, level = boundary(plane, time)
     quick = min(1e-3, tolerance / 8)
+    limit = int(min(POINTS, max(20_000.0, WORK / len(plane.matrix) ** 2)))
     try:
-        curve = least_on(plane, sweep, level - inside, lambda least: least * (1 - tolerance / 2), quick)
+        curve = least_on(plane, sweep, level - inside, lambda least: least * (1 - tolerance / 2), quick, limit=limit)
     except Unsettled as reason:
         curve = reason.curve
     return polished(plane, sweep, level - inside, curve)

@@ -33,7 +33,7 @@ def distance_to_instability(
 
     Guarantee: the value is attained (an upper bound to rounding) at a local minimum found to rounding. Complex: nothing is smaller by more than
     ``tolerance``, relative, by a search that covers the whole circle, up to the kernel's residual test (where s is
-    below about 1e-6 on a long arc, as for high Jordan blocks, 200,000 points do not prove that, and the value is an upper bound only). Real: frequencies at which the complex
+    below about 1e-6 on a long arc, as for high Jordan blocks, 200,000 points, fewer from n = 140 on, do not prove that, and the value is an upper bound only). Real: frequencies at which the complex
     distance exceeds the value are excluded by it; among the others a grid is refined, so the value is an upper bound, and the complex
     distance the lower one. Values below ``n u ||A||`` are rounding: d is then told as 0.
 
