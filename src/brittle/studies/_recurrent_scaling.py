@@ -198,7 +198,10 @@ def _plot(kind: str, how: str, made: Mapping) -> Plot:
     angles = np.linspace(0, 2 * np.pi, 181)
     circle = Curve("unit circle", tuple(np.cos(angles).round(4).tolist()), tuple(np.sin(angles).round(4).tolist()))
     dots = lambda label, xy: Curve(label, tuple(xy[0]), tuple(xy[1]), style="points")
-    lines = [dots(f"boundary of eps = {e:g}", xy) for e, xy in zip(LEVELS, made["lines"], strict=True) if xy and xy[0]]
+    thin = lambda xy: [xy[0][::2], xy[1][::2]]  # dots a pixel apart say no more than every other one
+    lines = [
+        dots(f"boundary of eps = {e:g}", thin(xy)) for e, xy in zip(LEVELS, made["lines"], strict=True) if xy and xy[0]
+    ]
     block = f", block {DRAWN[kind]}" if DRAWN[kind] else ""
     return Plot(
         f"Pseudospectra of a {KINDS[kind]} on digits{block}: {VARIANTS[how]}", "real part", "imaginary part",
