@@ -88,7 +88,11 @@ def test_a_common_change_of_inputs_is_cut_off_at_the_range_and_breaks_what_it_ma
     assert float(answer.upper) == pytest.approx(1 / 3)
     assert answer.witness.point["x"][:, 0].tolist() == pytest.approx([0.4, 0.3, 0.0], abs=0.1)
     turned = bt.Problem(module, x.flip(0), labels.flip(0), bt.Ball(p=inf, radius=0.5, low=0, high=1, shared=True))
-    assert shared_descent(turned, restarts=1).found.tolist() == [False, True, True]  # the sum decides, not the first example
+    assert shared_descent(turned, restarts=1).found.tolist() == [
+        False,
+        True,
+        True,
+    ]  # the sum decides, not the first example
 
 
 def test_without_room_a_shared_region_asks_the_clean_question():

@@ -19,7 +19,12 @@ LAYERS = {
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 FAMILIES = set(LAYERS[2].split())
-ACROSS = {"questions": FAMILIES, "penalties": {"attacks", "bounds", "spectra"}, "cures": {"spectra"}, "diagnostics": {"spectra"}}  # what one family of methods may import of others
+ACROSS = {
+    "questions": FAMILIES,
+    "penalties": {"attacks", "bounds", "spectra"},
+    "cures": {"spectra"},
+    "diagnostics": {"spectra"},
+}  # what one family of methods may import of others
 FILES = sorted(ROOT.rglob("*.py"))
 RECORDS_ONLY = {
     "discovery",

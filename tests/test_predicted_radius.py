@@ -66,7 +66,9 @@ def test_the_factor_and_the_share_decide():
     )
     assert predicted_radius(problem, stretched(1.2, 32)).consequence == "none"
     few = predicted_radius(problem, stretched(1.9, 3))
-    assert few.consequence == "note" and "of rows 0, 1, 2 is more" in few.doubt  # every example beyond the factor is a doubt
+    assert (
+        few.consequence == "note" and "of rows 0, 1, 2 is more" in few.doubt
+    )  # every example beyond the factor is a doubt
     assert predicted_radius(problem, stretched(1.9, 12)).consequence == "warn"
     assert predicted_radius(problem, stretched(inf, 12)).consequence == "warn"
 

@@ -181,7 +181,9 @@ class Ball:
             up, down = torch.full_like(wide, inf), torch.full_like(wide, -inf)
             moved = reach > 0
             low, high = wide - reach, wide + reach
-            return torch.where(moved, torch.nextafter(low, up), wide), torch.where(moved, torch.nextafter(high, down), wide)
+            return torch.where(moved, torch.nextafter(low, up), wide), torch.where(
+                moved, torch.nextafter(high, down), wide
+            )
         return _representable(wide - reach, centre, up=True), _representable(wide + reach, centre, up=False)
 
     def range(self, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -145,7 +145,10 @@ def transients(row: Mapping) -> dict:
     steps = list(range(len(norms)))
     normal = [inner**k for k in steps]
     floor = max(1e-6, min(0.3 * min(v for v in norms if v > 0), 0.5))
-    envelopes = [("transient_lower", "largest so far, at least", "c2 thin d1"), ("transient_upper", "at most", "c1 thin d1")]
+    envelopes = [
+        ("transient_lower", "largest so far, at least", "c2 thin d1"),
+        ("transient_upper", "at most", "c1 thin d1"),
+    ]
     curves = [("norm of the power", "c0", norms), ("normal matrix", "thin d2", normal)]
     curves += [(word, classes, [_value(v) for v in row[name]]) for name, word, classes in envelopes if row.get(name)]
     top = 2.0 * max(v for v in [1.0, *norms] if isfinite(v))
