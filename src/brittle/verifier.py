@@ -304,7 +304,7 @@ def _prove(problem: Problem, rows: list[dict], proofs: Mapping, where: str, read
         row, here = rows[i], f"{where}, example {rows[i]['example']}"
         if (
             row["lower_kind"] != "proved"
-            or row["lower_method"] not in ("crown", "ibp")
+            or row["lower_method"] not in ("crown", "crown_ibp", "ibp")
             and not _counts_from_one(problem, row)
         ):
             report.unchecked.append(f"{here}: not checked: {row['lower_kind']} lower end by {row['lower_method']}")
@@ -318,7 +318,7 @@ def _prove(problem: Problem, rows: list[dict], proofs: Mapping, where: str, read
             report.fail(here, f"the lower end {row['lower']:.9g} is more than its proof speaks of (scale {scale:.9g})")
             continue
         fixed = {k: v[i].double().cpu().numpy() for k, v in problem.inputs.items() if k not in leaves}
-        arrays = {k: v[i] for k, v in proofs.items() if k != "scale"} if row["lower_method"] == "crown" else {}
+        arrays = {k: v[i] for k, v in proofs.items() if k != "scale"} if row["lower_method"] in ("crown", "crown_ibp") else {}
         try:
             below = rows_below(model, leaves, fixed, arrays, coefficients[:, i], offsets[:, i])
         except Unknown as reason:
