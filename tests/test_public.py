@@ -38,6 +38,8 @@ def calls(linear, x, labels):
         "Problem": lambda: bt.Problem(linear, x, labels),
         "Ball": lambda: bt.Ball(p=inf, radius=1),
         "Gaussian": lambda: bt.Gaussian(0.1),
+        "Laplace": lambda: bt.Laplace(0.1),
+        "smoothed_radius": lambda: bt.smoothed_radius(problem, bt.Gaussian(0.1), draws=20),
         "normalise": lambda: bt.normalise(torch.nn.RNN(2, 2)),
         "foreign": lambda: bt.foreign(lambda model, inputs, labels: inputs)(problem),
         "UniformBall": lambda: bt.UniformBall(0.1),

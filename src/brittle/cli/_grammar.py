@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from brittle.region import Ball
 
 Range = tuple[float | None, float | None]
-KINDS = "gaussian:SIGMA, ball:RADIUS:P, sphere:RADIUS:P, cube:RADIUS, l1ball:RADIUS or replace:K"
+KINDS = "gaussian:SIGMA, ball:RADIUS:P, sphere:RADIUS:P, cube:RADIUS, laplace:SCALE, l1ball:RADIUS or replace:K"
 
 
 def number(text: str, what: str) -> float:
@@ -117,7 +117,7 @@ def _law(part: str, limits: Range) -> "tuple[str, Law]":
 
 def _kind(words: list[str], limits: Range) -> "Law | None":
     """The law that the words name; None where they name none."""
-    from brittle.laws import Gaussian, Replace, UniformBall, UniformSphere
+    from brittle.laws import Gaussian, Laplace, Replace, UniformBall, UniformSphere
 
     kind, *rest = words
     if kind in ("ball", "sphere") and len(rest) in (1, 2):
@@ -132,6 +132,8 @@ def _kind(words: list[str], limits: Range) -> "Law | None":
         return Replace(k, 0.0 if low is None else low, 1.0 if high is None else high)  # type: ignore[arg-type]
     if kind in ("cube", "l1ball"):
         return UniformBall(number(rest[0], "radius"), inf if kind == "cube" else 1)
+    if kind == "laplace":
+        return Laplace(number(rest[0], "scale"))
     return Gaussian(number(rest[0], "sigma")) if kind == "gaussian" else None
 
 

@@ -16,12 +16,18 @@ ROWS = 256  # draws per forward pass at most: past this the batch gains little o
 
 
 def points(
-    question: Problem, i: int, laws: Mapping[str, Law], seed: int, draws: int, clipped: dict[str, float]
+    question: Problem,
+    i: int,
+    laws: Mapping[str, Law],
+    seed: int,
+    draws: int,
+    clipped: dict[str, float],
+    around: Mapping[str, Tensor] | None = None,
 ) -> Iterator[dict[str, Tensor]]:
     """The perturbed points of example i in blocks of a size that depends on shapes only.
 
     Every block has a generator of its own, so that neither the batch nor memory decides what is drawn. ``clipped`` gathers
-    by leaf the share of clipped coordinates, summed over draws.
+    by leaf the share of clipped coordinates, summed over draws. ``around`` (1, ...) by leaf: another point than the clean one.
     """
     one = question.take(torch.tensor([i]))
     whole = {**one.inputs, **one.centre}
@@ -31,7 +37,7 @@ def points(
         point = {}
         for leaf, law in laws.items():
             source = generator(seed, "monte_carlo", leaf, int(one.index[0]), start)
-            centre = one.centre[leaf]
+            centre = one.centre[leaf] if around is None else around[leaf]
             moved = law.perturb(centre[0], rows, source)[:wanted].to(centre)
             low, high = question.region[leaf].range(centre)
             inside = torch.minimum(torch.maximum(moved, low), high)

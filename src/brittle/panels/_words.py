@@ -53,6 +53,8 @@ def law(facts: Mapping) -> str:
         return f"{facts.get('name')}, a sampler{clipped}"
     if facts.get("law") == "Gaussian":
         return f"Gaussian, standard deviation {number(facts.get('sigma'))}{clipped}"
+    if facts.get("law") == "Laplace":
+        return f"Laplace, scale {number(facts.get('scale'))} of every feature{clipped}"
     where = {"UniformBall": "uniform in the", "UniformSphere": "uniform on the sphere of the"}
     if facts.get("law") in where:
         return f"{where[facts['law']]} {norm(facts.get('p'))} ball of radius {number(facts.get('radius'))}{clipped}"
