@@ -266,3 +266,13 @@ def test_tables_and_plots_are_complete():
         for table in part.tables(Numbers()):
             assert table.rows and all(len(row) == len(table.columns) for row in table.rows)
         assert all(isfinite(v) for p in part.plots(Numbers()) for c in p.curves for v in c.y if v not in (None, inf))
+
+
+def test_the_span_of_the_digits_is_found_once_and_is_that_of_the_training_digits() -> None:
+    from brittle.subspace import Subspace
+
+    found, own = digits._plane(16, False, 0), Subspace.span(digits._data(16, False, 0)[0])
+    assert digits._plane(16, False, 0) is found
+    assert found.dimension == own.dimension == 61
+    draw = torch.randn(5, 256, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.equal(found.off(draw), own.off(draw))

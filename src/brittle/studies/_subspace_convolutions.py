@@ -30,10 +30,10 @@ def convolutional(scale: float, run: int, seed: int) -> dict:
     x, labels, test, truth = digits._data(SIZE, False, seed)
     module = digits._network("cnn", SIZE**2, scale, fold(seed, "digits", run))
     done = digits._train(module, x, labels, run + seed)
-    plane, patches = Subspace.span(x), Subspace.span(_patches(x).reshape(-1, KERNEL**2)[: 2**16])
+    plane, patches = digits._plane(SIZE, False, seed), Subspace.span(_patches(x).reshape(-1, KERNEL**2)[: 2**16])
     before, after = (m[1].weight.detach().flatten(1) for m in (module, done))  # type: ignore[index,union-attr,operator]
     start = patches.off(before)
-    judged = digits._judged(done, module, x, test, truth, seed, plane)
+    judged = digits._judged(done, module, test, truth, seed, plane)
     cured, projected = _cut(done, patches), projection(done, plane)
     kernels, input_ = (_cured(m, test, truth, seed, plane) for m in (cured, projected))
     with torch.no_grad():

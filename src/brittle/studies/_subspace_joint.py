@@ -20,12 +20,11 @@ NAMES = ("clean", "input", "weights", "joint", "attacked")
 def joint(scale: float, run: int, seed: int) -> dict:
     """A 256-32-32-10 network on upsampled digits, first layer drawn at ``scale`` times torch's default: certified accuracy before and after surgery."""
     from brittle.cures.surgery import surgery
-    from brittle.subspace import Subspace
 
     x, labels, test, truth = digits._data(SIZE, False, seed)
     module = _network(x.shape[1], scale, fold(seed, "joint", run))
     done = digits._train(module, x, labels, run + seed)
-    cut = surgery(done, Subspace.span(x))
+    cut = surgery(done, digits._plane(SIZE, False, seed))
     found: dict[str, float] = {}
     for name, network in (("before", done), ("after", cut)):
         answers = _accuracies(network, test[:TESTED], truth[:TESTED], seed)
