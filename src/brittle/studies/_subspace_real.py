@@ -1,6 +1,7 @@
 """MNIST and CIFAR-10 as they are (``--full``): exactly empty pixels, principal components, cures and their price."""
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -29,19 +30,14 @@ def real(kind: str, run: int, seed: int) -> dict:
     """Train on 10,000 images; shares, distances and surgery (a projected input for convolutions) off the exact span and off principal components."""
     from brittle.cures.projection import projection
     from brittle.cures.surgery import surgery
-    from brittle.subspace import Subspace
 
     source = kind.split("-")[0]
-    load = {"mnist": mnist, "cifar10": cifar10}[source]
-    (x, labels), (test, truth) = (
-        (torch.as_tensor(v) for v in load(s, n)) for s, n in (("train", TRAINING), ("test", TESTED))
-    )
+    (x, labels), (test, truth) = (_images(source, s, n) for s, n in (("train", TRAINING), ("test", TESTED)))
     module = _network(kind, x.shape[1:], fold(seed, "real", kind.split("-")[0], run))
     done = _train(kind, module, x, labels, run + seed)
-    span = Subspace.span(x)
+    span, *components = _planes(source, TRAINING)
     found = {"span": span.dimension, **_row("span", done, module, test, truth, seed, span, span.codimension > 0)}
-    for energy in ENERGIES:
-        plane = Subspace.pca(x, energy=energy)
+    for energy, plane in zip(ENERGIES, components, strict=True):
         word = f"{100 * energy:g}"
         found |= {f"{word}_dimension": plane.dimension, **_row(word, done, module, test, truth, seed, plane, True)}
         cured = projection(done, plane) if kind.endswith("cnn") else surgery(done, plane)
@@ -49,6 +45,20 @@ def real(kind: str, run: int, seed: int) -> dict:
         found |= {f"{word}_after": after, f"{word}_accuracy_after": right}
     found["radius"], found["accuracy"] = _size(done, test, truth, seed)
     return found
+
+
+def _images(source: str, part: str, count: int) -> tuple[Tensor, Tensor]:
+    x, labels = {"mnist": mnist, "cifar10": cifar10}[source](part, count)
+    return torch.as_tensor(x), torch.as_tensor(labels)
+
+
+@lru_cache(maxsize=2)
+def _planes(source: str, count: int) -> tuple:
+    """The exact span of the training images and their principal components: the same for every cell of a worker, and slow to find in 3,072 dimensions."""
+    from brittle.subspace import Subspace
+
+    x, _ = _images(source, "train", count)
+    return Subspace.span(x), *(Subspace.pca(x, energy=energy) for energy in ENERGIES)
 
 
 def _network(kind: str, shape: torch.Size, seed: int) -> nn.Sequential:
