@@ -4,11 +4,12 @@ from math import inf
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import brittle as bt
 from brittle.discovery import method
 from reference.exact_optima import affine
+from reference.regions import radius
 
 SPECIFICATIONS = {
     "untargeted": (4, None),
@@ -53,3 +54,31 @@ def test_affine_networks_in_closed_form(kind: str, p: float, bounded: bool) -> N
     assert p == 0 or bool((answer.lower >= 0.95 * exact)[same].all())
     polished = method("attacks", "multistart")(problem, restarts=0, steps=1, polishing=2).size
     torch.testing.assert_close(polished[same], exact[same], rtol=1e-9, atol=0)
+
+
+def tiny(p: float) -> tuple[bt.Problem, Tensor]:
+    """A 3-4-3 ReLU network whose units all switch inside the range, and its exact radii over all 16 patterns."""
+    generator = torch.Generator().manual_seed(5)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)
+    module = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3)).double()
+    with torch.no_grad():
+        for layer in (module[0], module[2]):
+            layer.weight.copy_(draw(*layer.weight.shape))
+        module[0].bias.copy_(0.3 * draw(4) - module[0].weight.sum(1) / 2)
+        x = torch.rand(40, 3, generator=generator, dtype=torch.float64)
+        module[2].bias.zero_().sub_(module(x).mean(0))
+        x, labels = x[:3], module(x[:3]).argmax(1)
+    exact = [radius(module, one, int(k), p, 0.0, 1.0) for one, k in zip(x, labels, strict=True)]
+    return bt.Problem(module, x, labels, bt.Ball(p=p, radius=1.0, low=0, high=1)), torch.tensor(
+        exact, dtype=torch.float64
+    )
+
+
+@pytest.mark.parametrize("effort", ["quick", "standard"])
+@pytest.mark.parametrize("p", [1, 2, inf])
+def test_tiny_relu_networks_by_enumeration(p: float, effort: str) -> None:
+    problem, exact = tiny(p)
+    answer = bt.radius(problem, effort=effort)
+    assert bool((answer.lower <= exact * (1 + 1e-9)).all()), (answer.lower, exact)
+    assert bool((answer.upper >= exact * (1 - 1e-9)).all()), (answer.upper, exact)
+    assert bool((answer.lower > 0).all()) and bool(answer.upper.isfinite().all())
