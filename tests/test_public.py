@@ -67,6 +67,9 @@ def calls(linear, x, labels):
         "population": lambda: bt.population(problem, bt.Gaussian(0.1)),
         "tolerated_noise": lambda: bt.tolerated_noise(problem, bt.Gaussian(0.1), points=8, **quick),
         "optimum": lambda: bt.optimum(torch.eye(3), torch.arange(3)),
+        "embedded": lambda: bt.embedded(
+            torch.nn.Sequential(torch.nn.Embedding(3, 2), torch.nn.Flatten()), torch.ones(2, 1, dtype=torch.int64)
+        ),
         "Subspace": lambda: bt.Subspace.span(x),
         "surgery": lambda: bt.surgery(linear, bt.Subspace.span(x[:1])),
         "diagnose": lambda: bt.diagnose(problem, "rank_profile"),

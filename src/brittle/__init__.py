@@ -40,6 +40,7 @@ _HOME = {
     "diagnose": "questions.diagnose",
     "spectrum": "questions.spectrum",
     "Subspace": "subspace",
+    "embedded": "embeddings",
     "surgery": "cures.surgery",
     "normalise": "cures.normalise",
     "doctor": "health",
