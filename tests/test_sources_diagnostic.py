@@ -1,5 +1,6 @@
 """bt.diagnose(problem, "sources"): drops of the margin by leaf, against exact gradients, closed forms and attacks; and its panel."""
 
+from functools import partial
 from math import inf
 
 import pytest
@@ -8,13 +9,15 @@ from torch import Tensor, nn
 
 import brittle as bt
 from brittle import discovery, meter, norms
+from brittle.attacks.apgd import apgd
 from brittle.bounds.ibp import ibp
-from brittle.diagnostics import _slopes
+from brittle.diagnostics import _slopes, _tangent
 from brittle.diagnostics._slopes import first_order
 from brittle.diagnostics.sources import _worst
 from brittle.digest import state_digest
 from brittle.discovery import method
 from brittle.sources.digits import digits
+from brittle.sources.embedded import embedded
 from brittle.spec import margin
 from brittle.training import train
 from fixtures_run import Sketch, finding, write_run
@@ -180,6 +183,51 @@ def test_the_rival_that_ends_lowest_is_told():
     assert told(0, 2) == pytest.approx([1.1, 0.6]) and told(0, 1) == pytest.approx([1.0, 0.2])
     assert told(0, 9) == told(0, 2)
     assert told(1, 2) == pytest.approx([-1.0, 0.2]), "wrong already: the row that is"
+
+
+def test_two_linearisations_are_exact_where_the_worst_corner_stays():
+    """Rows (w_0 - w_1) x; least at x - e sign(d) and W - r: m = sum (d_i - 2 r sign(x')) x'_i, where |d_i| > 2 r and x' > 0. One linearisation misses 2 r e sum sign(d)."""
+    linear = nn.Linear(3, 2, bias=False).double()
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor([[3.0, -1.0, 2.0], [1.0, 1.0, 0.5]]))
+    x, e, r = torch.tensor([[1.0, 0.5, 0.8], [0.6, 0.2, 0.9]]).double(), 0.1, 0.05
+    region = {"x": bt.Ball(p=inf, radius=e), "weight": bt.Ball(p=inf, radius=r)}
+    problem = bt.Problem(linear, x, torch.tensor([0, 0]), region)
+    difference = torch.tensor([2.0, -2.0, 1.5]).double()
+    least = ((x - e * difference.sign()) * (difference - 2 * r)).sum(1)
+    once, twice = (bt.diagnose(problem, "sources", linearisations=k) for k in (1, 2))
+    torch.testing.assert_close(twice.columns["predicted"], least, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        least - once.columns["predicted"], torch.full((2,), 2 * r * e, dtype=torch.float64), rtol=0, atol=1e-12
+    )
+    assert torch.equal(once.columns["share x"], twice.columns["share x"])
+
+
+def test_two_linearisations_predict_digits_under_attack(monkeypatch):
+    """Attacked margins of the embedded network at input .05 and weights .01: the tangent at the corner is at least three times as close; in parts of one example the same."""
+    data = digits("test")
+    module = embedded("mlp")
+    region = {"x": bt.Ball(p=inf, radius=0.05, low=0, high=1), "*.weight": bt.Ball(p=inf, radius=0.01)}
+    problem = bt.Problem(module, data.x[:20], data.labels[:20], region)
+    attacked = bt.margin(problem, ends="upper", attacks=[partial(apgd, steps=20, restarts=1)]).upper
+    right = (problem.margin() > 0).cpu()
+    once, twice = (
+        torch.as_tensor(bt.diagnose(problem, "sources", linearisations=k).columns["predicted"]) for k in (1, 2)
+    )
+    off = lambda told: float((told - attacked)[right].abs().median())
+    assert 3 * off(twice) < off(once)
+    monkeypatch.setattr(_tangent, "NUMBERS", 1)
+    some = bt.diagnose(problem.take(torch.arange(3)), "sources", linearisations=2).columns["predicted"]
+    torch.testing.assert_close(some, twice[:3], rtol=1e-4, atol=1e-5)
+
+
+def test_a_count_has_no_second_linearisation():
+    region = {"x": bt.Ball(p=0, radius=1, low=0, high=1), "0.weight": bt.Ball(p=inf, radius=0.1)}
+    problem = asked(mlp(), (5,), region)
+    with pytest.raises(bt.InputError, match="p=0 for 'x'"):
+        bt.diagnose(problem, "sources", linearisations=2)
+    with pytest.raises(bt.InputError, match="linearisations of 1 or 2"):
+        bt.diagnose(problem, "sources", linearisations=3)
 
 
 def test_shares_and_sizes_add_up():

@@ -9,6 +9,7 @@ from torch import Tensor
 from brittle.about import About
 from brittle.diagnostics._relative import parameter_leaves, relative_balls, size_in_words
 from brittle.diagnostics._slopes import first_order
+from brittle.diagnostics._tangent import tangent
 from brittle.errors import InputError
 from brittle.problem import Problem
 from brittle.results import Finding
@@ -23,7 +24,9 @@ ABOUT = About(
 TITLE = "Sources of vulnerability"
 
 
-def sources(problem: Problem, *, seed: int = 0, relative: float = 0.01, rivals: int = 2) -> Finding:
+def sources(
+    problem: Problem, *, seed: int = 0, relative: float = 0.01, rivals: int = 2, linearisations: int = 1
+) -> Finding:
     """How much of its margin an example can lose through each moving leaf, to first order: no bound, but within ten percent of attacks at useful radii.
 
     With g the gradient of the margin m (a row of the specification) by leaf k, ``drop_k = max <-g_k, v>`` over the ball *and* the valid range of that leaf: ``radius_k |g_k|_q``
@@ -39,8 +42,11 @@ def sources(problem: Problem, *, seed: int = 0, relative: float = 0.01, rivals: 
     relative  Without a parameter in the region every tensor of two or more axes is asked about as if each of its entries moved by ``relative`` of itself, the input
     being held (biases and normalisation stay): shares are then among the layers, and do not depend on ``relative``. That radius is unchanged by
     rescaling one layer against the next. A shared change can do no more than what is predicted here for a change of each example's own.
+    linearisations  2 linearises each rival again at the point where the first one is worst, and predicts from there (no p = 0); drops, shares and sizes stay
+    those of the clean point. On digits (five networks, l-inf) the predicted accuracy was off by at most 3 and 12 points at input .02, weights .005 and .05, .01
+    with one, by 1 and 2 with two. Costs two forward and two backward passes more per rival, with weights of each example's own.
 
-    Errors: InputError where nothing can move: a callable without parameters, and no region.
+    Errors: InputError where nothing can move (a callable without parameters, and no region), and for options out of range.
 
     >>> from brittle import Ball, diagnose
     >>> linear = torch.nn.Linear(2, 2)
@@ -51,12 +57,14 @@ def sources(problem: Problem, *, seed: int = 0, relative: float = 0.01, rivals: 
     >>> [round(float(found.columns[name][0]), 6) for name in ("margin", "drop x", "drop weight", "predicted")]  # .1 (3 + 4), .05 x 2 (2 + 1)
     [2.0, 0.7, 0.3, 1.0]
     """
-    if not 0 < relative < inf or rivals < 1:
-        raise InputError("sources", "relative > 0 and rivals >= 1", (relative, rivals), "use 0.01 and 2")
+    if not 0 < relative < inf or rivals < 1 or linearisations not in (1, 2):
+        expected = "relative > 0, rivals >= 1, linearisations of 1 or 2"
+        raise InputError("sources", expected, (relative, rivals, linearisations), "use 0.01, 2 and 1")
     asked = problem if parameter_leaves(problem) else _assumed(problem, relative)
     margins, drops = _worst(asked, rivals)
     whole = torch.stack(list(drops.values())).sum(0)
-    columns: dict[str, Tensor | list] = {"example": problem.index, "margin": margins, "predicted": margins - whole}
+    predicted = margins - whole if linearisations == 1 else _from_tangents(asked, margins, rivals)
+    columns: dict[str, Tensor | list] = {"example": problem.index, "margin": margins, "predicted": predicted}
     for leaf, drop in drops.items():
         columns[f"drop {leaf}"] = drop
         columns[f"share {leaf}"] = torch.where(whole.isfinite() & (whole > 0), drop / whole, torch.nan)
@@ -68,7 +76,7 @@ def sources(problem: Problem, *, seed: int = 0, relative: float = 0.01, rivals: 
         columns,
         unit="share of the predicted drop",
         note=_sentence(asked, columns, asked is problem),
-        value=_accuracies(margins, margins - whole),
+        value=_accuracies(margins, predicted),
         threshold=_told(asked)
         if asked is problem
         else f"assumed: every weight by {relative:.3g} of itself, the input held",
@@ -77,17 +85,29 @@ def sources(problem: Problem, *, seed: int = 0, relative: float = 0.01, rivals: 
 
 def _worst(problem: Problem, rivals: int) -> tuple[Tensor, dict[str, Tensor]]:
     """Margins and drops of the row that is predicted to end lowest; of the smallest row where that is wrong already."""
-    first = problem.spec.rank
-    with torch.no_grad():
-        last = min(first + rivals - 1, problem.take(torch.tensor([0])).rows().shape[1])
+    first, *others = _ranks(problem, rivals)
     margins, drops = first_order(problem, first)
     wrong = margins <= 0
-    for rank in range(first + 1, last + 1):
+    for rank in others:
         other, more = first_order(problem, rank)
         lower = ~wrong & (other - sum(more.values()) < margins - sum(drops.values()))
         margins = torch.where(lower, other, margins)
         drops = {leaf: torch.where(lower, more[leaf], drop) for leaf, drop in drops.items()}
     return margins, drops
+
+
+def _from_tangents(problem: Problem, margins: Tensor, rivals: int) -> Tensor:
+    """The least prediction of the rivals' tangents; of the smallest row where that is wrong already."""
+    first, *others = [tangent(problem, rank) for rank in _ranks(problem, rivals)]
+    return torch.where(margins <= 0, first, torch.stack([first, *others]).amin(0))
+
+
+def _ranks(problem: Problem, rivals: int) -> range:
+    """The smallest rows that are looked at, by rank."""
+    first = problem.spec.rank
+    with torch.no_grad():
+        rows = problem.take(torch.tensor([0])).rows().shape[1]
+    return range(first, min(first + rivals - 1, rows) + 1)
 
 
 def _assumed(problem: Problem, relative: float) -> Problem:
