@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from brittle import ops
+from brittle.errors import NotCertified
 from brittle.graph import Node
 from brittle.intervals import TINY, UNIT, State, gamma
 from brittle.planes import windows
@@ -82,14 +83,11 @@ def gates(state: State, node: Node) -> Gates:
 def slopes(function: ops.Activation, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """The least and the largest slope of a scalar function on ``[low, high]``, rounded outwards.
 
-    Piecewise linear: of all pieces that share more than a point with the interval. S-shaped: the slope rises up to 0 and falls
-    beyond, so that it is largest at the point nearest to 0 and least at an end.
+    Piecewise linear: of all pieces that share more than a point with the interval. Curved: the slope is monotone on every piece, so
+    that its extremes are at ends of pieces within the interval.
     """
     if function.bend is not None:
-        derivative, _ = function.bend
-        ends = torch.minimum(derivative(low), derivative(high))
-        top = derivative(torch.minimum(torch.maximum(torch.zeros_like(low), low), high))
-        return (ends * (1 - 2.0**-45) - TINY).clamp_min(0), top * (1 + 2.0**-45) + TINY
+        return _curved(function, low, high)
     least, most = torch.full_like(low, inf), torch.full_like(low, -inf)
     kinks = sorted(function.kinks)
     for left, right in zip((-inf, *kinks), (*kinks, inf)):
@@ -98,6 +96,22 @@ def slopes(function: ops.Activation, low: Tensor, high: Tensor) -> tuple[Tensor,
         least = torch.where(met, torch.minimum(least, slope - 2.0**-50 * slope.abs() * (slope != slope.round())), least)
         most = torch.where(met, torch.maximum(most, slope + 2.0**-50 * slope.abs() * (slope != slope.round())), most)
     return least, most
+
+
+def _curved(function: ops.Activation, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the pieces that a closed interval meets; a break point stored off by w moves the extreme slope by w^2 only."""
+    if function.dip is not None:
+        raise NotCertified("operation softplus in a bound of slopes: it jumps by 2e-9 at its threshold")
+    least, most = torch.full_like(low, inf), torch.full_like(low, -inf)
+    for piece in function.bend or ():
+        met = (low <= piece.right) & (high >= piece.left)
+        first, last = (piece.slope(end.clamp(piece.left, piece.right)) for end in (low, high))
+        least = torch.where(met, torch.minimum(least, torch.minimum(first, last)), least)
+        most = torch.where(met, torch.maximum(most, torch.maximum(first, last)), most)
+    loose = 2.0**-45
+    if not function.input_ulps:  # tanh and sigmoid: slopes to relative accuracy, never negative
+        return (least * (1 - loose) - TINY).clamp_min(0), most * (1 + loose) + TINY
+    return least - loose * function.steep, most + loose * function.steep
 
 
 def slope_between(function: ops.Activation, left: float, right: float, like: Tensor) -> Tensor:

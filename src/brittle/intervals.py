@@ -129,7 +129,7 @@ def forward(state: State, node: Node) -> None:
 
 
 def image(state: State, node: Node) -> tuple[Tensor, Tensor]:
-    """Smallest and largest value of an activation: at an end or at a kink."""
+    """Smallest and largest value of an activation: at an end or at a kink, the turning points of a curved one among them."""
     source = node.arguments["input"].name  # type: ignore[union-attr]
     low, high = state.low[source], state.high[source]
     function = ops.activation(node, {**state.constants, source: low}, state.count)
@@ -140,7 +140,12 @@ def image(state: State, node: Node) -> tuple[Tensor, Tensor]:
         least, most = torch.minimum(least, value), torch.maximum(most, value)
     slack = 0.0 if node.op in ("relu", "relu6", "hardtanh", "abs") else function.ulps * UNIT
     if slack:
-        least, most = least - slack * least.abs() - TINY, most + slack * most.abs() + TINY
+        far = function.input_ulps * UNIT * torch.maximum(low.abs(), high.abs()) if function.input_ulps else 0.0
+        least, most = least - slack * least.abs() - far - TINY, most + slack * most.abs() + far + TINY
+    if function.dip is not None:
+        least = torch.where(
+            high >= function.dip[0], least - function.dip[1] * (1 + UNIT) - 4 * UNIT * least.abs(), least
+        )
     return least, most
 
 

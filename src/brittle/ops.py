@@ -2,7 +2,7 @@
 
 Two kinds of rows. An :class:`Affine` operation is affine in the values that vary; its meaning is the ATen operation itself,
 and a bound needs only to know how many numbers are summed (for rounding), and which constants are added. A :class:`Activation`
-is a scalar function applied to every entry, described by its value, its kinks and where its slope takes a given value.
+is a scalar function applied to every entry, described by its value, its kinks and its curved pieces (``brittle.curves``).
 Max pooling is the only other nonlinear row. An operation without a row is not certified.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from brittle.curves import ROWS, Activation, s_shaped
 from brittle.errors import NotCertified
 from brittle.graph import Batch, Graph, Node, Ref, references
 
@@ -40,21 +41,6 @@ class Affine:
     absolute: Callable | None = None
     pullback: Callable | None = None
     axes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Activation:
-    """A scalar function, monotone between its kinks.
-
-    value     Tensor -> Tensor, off by at most ``ulps`` units of 2^-53 relative
-    kinks     where the slope may jump; between kinks it is affine, unless ``bend`` is given
-    bend      S-shaped functions, convex below 0 and concave above: (slope at z, the z >= 0 with a given slope)
-    """
-
-    value: Callable[[Tensor], Tensor]
-    kinks: tuple[float, ...] = ()
-    bend: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] | None = None
-    ulps: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -386,11 +372,14 @@ ACTIVATIONS: dict[str, Callable[[Mapping], Activation]] = {
     "clamp_min": lambda a: _clip(a["min"], None),
     "clamp_max": lambda a: _clip(None, a["max"]),
     "abs": lambda a: Activation(torch.abs, (0.0,)),
-    "tanh": lambda a: Activation(torch.tanh, (), (_tanh_slope, _tanh_where), 8.0),
-    "sigmoid": lambda a: Activation(
-        torch.sigmoid, (), (lambda z: _tanh_slope(z / 2) / 4, lambda s: 2 * _tanh_where(4 * s)), 16.0
+    "tanh": lambda a: s_shaped(torch.tanh, _tanh_slope, _tanh_where, 8.0),
+    "sigmoid": lambda a: s_shaped(
+        torch.sigmoid, lambda z: _tanh_slope(z / 2) / 4, lambda s: 2 * _tanh_where(4 * s), 16.0
     ),
+    "hardsigmoid": lambda a: Activation(torch.nn.functional.hardsigmoid, (-3.0, 3.0), ulps=8.0),
+    **ROWS,
 }
+SMOOTH = {"tanh", "sigmoid", *ROWS}  # curved somewhere: no linear pieces that cover the line
 POOLS = {"max_pool1d", "max_pool2d"}
 
 

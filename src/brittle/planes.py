@@ -4,14 +4,17 @@ A plane is chosen in two steps: first a slope, by whatever rule; then *the tight
 slope*, rounded outwards. So a slope may be good or bad, never wrong.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from brittle import ops
+from brittle.curves import AFFINE, CONCAVE, Piece
 from brittle.graph import Node
 from brittle.intervals import TINY, UNIT, State, gamma
+
+FEW = 14  # halvings for a touching point where planes are only compared
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,32 +53,48 @@ def planes(state: State, node: Node, lower_slope: Tensor | None = None, upper_sl
 def intercepts(function: ops.Activation, slope: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """(below, above): rigorous bounds of the least and the largest value of ``f(z) - slope z`` on ``[low, high]``.
 
-    The extremes lie at an end, at a kink, or where f' equals the slope. There a concave branch obeys
-    ``g(z) <= g(t) + g'(t) (z - t)`` for *any* t of the branch, so that an inexact touching point costs tightness only;
-    a convex branch mirrors it.
+    The extremes lie at an end, at an edge of the function, or where f' equals the slope. There a concave piece obeys
+    ``g(z) <= g(t) + g'(t) (z - t)`` for *any* t of the piece, so that an inexact touching point costs tightness only;
+    a convex piece mirrors it.
     """
-    points = [low, high] + [torch.minimum(torch.maximum(torch.full_like(low, k), low), high) for k in function.kinks]
+    points = [low, high] + [torch.minimum(torch.maximum(torch.full_like(low, k), low), high) for k in function.edges]
     values = [_gap(function, slope, point) for point in points]
     least = torch.stack([v for v, _ in values]).amin(0)
     most = torch.stack([v for _, v in values]).amax(0)
-    if function.bend is None:
-        return least, most
-    derivative, touching = function.bend
-    at = touching(slope)
-    for sign in (1.0, -1.0):  # concave branch z >= 0: largest value; convex branch z <= 0: least value
-        left, right = (low.clamp_min(0), high.clamp_min(0)) if sign > 0 else (low.clamp_max(0), high.clamp_max(0))
-        inside = high > 0 if sign > 0 else low < 0
-        touch = torch.minimum(torch.maximum(sign * at, left), right)
+    for piece in function.bend or ():
+        if piece.shape == AFFINE:
+            continue
+        inside = (low < piece.right) & (high > piece.left)
+        left, right = (end.clamp(piece.left, piece.right) for end in (low, high))
+        with torch.no_grad():  # the extreme moves with the slope as if its place stood still
+            touch = _touching(piece, slope, left, right, function.rounds)
+            tilt = piece.slope(touch) - slope
+            wide = 64 * UNIT * (function.steep + slope.abs()) * (right - left)
         below, above = _gap(function, slope, touch)
-        tilt = derivative(touch) - slope
-        wide = 16 * UNIT * (1 + slope.abs()) * (right - left)
-        if sign > 0:
+        if piece.shape == CONCAVE:
             rise = torch.maximum(tilt * (right - touch), tilt * (left - touch)).clamp_min(0) + wide
             most = torch.where(inside, torch.maximum(most, above + rise), most)
         else:
             fall = torch.minimum(tilt * (right - touch), tilt * (left - touch)).clamp_max(0) - wide
             least = torch.where(inside, torch.minimum(least, below + fall), least)
+    if function.dip is not None:
+        start, amount = function.dip
+        least = torch.where(high >= start, least - amount * (1 + UNIT) - 4 * UNIT * least.abs(), least)
     return least, most
+
+
+def _touching(piece: Piece, slope: Tensor, left: Tensor, right: Tensor, rounds: int) -> Tensor:
+    """A point of ``[left, right]`` near the one where f' equals the slope: an end where there is none."""
+    if piece.touching is not None:
+        return torch.minimum(torch.maximum(piece.touching(slope), left), right)
+    near, far = left, right
+    for _ in range(rounds):
+        middle = (near + far) / 2
+        early = (piece.slope(middle) - slope) * piece.shape < 0
+        near, far = torch.where(early, middle, near), torch.where(early, far, middle)
+    at_left = (piece.slope(left) - slope) * piece.shape >= 0
+    at_right = (piece.slope(right) - slope) * piece.shape <= 0
+    return torch.where(at_left, left, torch.where(at_right, right, (near + far) / 2))
 
 
 def least_area(function: ops.Activation, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,8 +106,9 @@ def least_area(function: ops.Activation, low: Tensor, high: Tensor) -> tuple[Ten
     middle = (low + high) / 2
     best_low = best_high = torch.zeros_like(low)
     height_low, height_high = torch.full_like(low, -torch.inf), torch.full_like(low, torch.inf)
+    rough = replace(function, rounds=FEW)
     for slope in candidates(function, low, high):
-        least, most = intercepts(function, slope, low, high)
+        least, most = intercepts(rough, slope, low, high)
         here_low, here_high = slope * middle + least, slope * middle + most
         up, down = here_low > height_low, here_high < height_high
         best_low, height_low = torch.where(up, slope, best_low), torch.where(up, here_low, height_low)
@@ -107,9 +127,7 @@ def candidates(function: ops.Activation, low: Tensor, high: Tensor) -> list[Tens
     """Slopes worth trying: the chord, the pieces of a piecewise-linear function, tangents of a smooth one."""
     straight = chord(function, low, high)
     if function.bend is not None:
-        derivative, _ = function.bend
-        middle = (low + high) / 2
-        return [straight, derivative(middle), *_tangents(function, low, high)]
+        return [straight, slope_at(function, (low + high) / 2), *_secants(function, low, high)]
     found = [straight]
     edges = [torch.full_like(low, k) for k in function.kinks]
     for kink in edges:
@@ -120,25 +138,46 @@ def candidates(function: ops.Activation, low: Tensor, high: Tensor) -> list[Tens
     return found
 
 
-def _tangents(function: ops.Activation, low: Tensor, high: Tensor) -> list[Tensor]:
-    """Slopes of the tangents through each end that touch the opposite branch, by bisection; they need not be exact."""
-    derivative, _ = function.bend  # type: ignore[misc]
+def slope_at(function: ops.Activation, point: Tensor) -> Tensor:
+    """f' of a curved function; at an edge that of the piece to its left."""
+    pieces = function.bend or ()
+    found = pieces[-1].slope(point)
+    for piece in reversed(pieces[:-1]):
+        found = torch.where(point <= piece.right, piece.slope(point.clamp_max(piece.right)), found)
+    return found
+
+
+def _secants(function: ops.Activation, low: Tensor, high: Tensor) -> list[Tensor]:
+    """The steepest and the flattest line through each end and another point of the graph: tangents that touch from one side.
+
+    Looked for on a grid, then on a finer one around the best point. They choose slopes and need not be exact.
+    """
     found = []
-    for end, other in ((low, high), (high, low)):
-        near, far = torch.zeros_like(low), other
-        for _ in range(24):
-            touch = (near + far) / 2
-            short = (function.value(touch) - function.value(end)) < derivative(touch) * (touch - end)
-            short = short if end is low else ~short
-            near, far = torch.where(short, touch, near), torch.where(short, far, touch)
-        found.append(derivative((near + far) / 2))
+    for end in (low, high):
+        height = function.value(end)
+        for sense in (1.0, -1.0):
+            centre, reach = (low + high) / 2, (high - low) / 2
+            for cells in (16, 8, 8):
+                best, at = torch.full_like(low, -torch.inf), centre
+                for k in range(cells + 1):
+                    point = torch.minimum(torch.maximum(centre + (2 * k / cells - 1) * reach, low), high)
+                    away = point - end
+                    steep = sense * (function.value(point) - height) / torch.where(away == 0, 1.0, away)
+                    better = (away != 0) & (steep > best)
+                    best, at = torch.where(better, steep, best), torch.where(better, point, at)
+                centre, reach = at, reach * 2 / cells
+            touch = slope_at(function, at)
+            through = sense * best
+            inner = (at > low) & (at < high)
+            found.append(torch.where(inner, touch, torch.where(best > -torch.inf, through, touch)))
     return found
 
 
 def _gap(function: ops.Activation, slope: Tensor, point: Tensor) -> tuple[Tensor, Tensor]:
     """``f(z) - slope z`` at one point, rounded down and up."""
     value, linear = function.value(point), slope * point
-    slack = 2 * UNIT * (function.ulps * value.abs() + 2 * linear.abs()) + TINY
+    doubt = function.ulps * value.abs() + function.input_ulps * point.abs() + 2 * linear.abs()
+    slack = 2 * UNIT * doubt + TINY
     gap = value - linear
     return gap - slack, gap + slack
 

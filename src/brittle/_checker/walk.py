@@ -1,6 +1,7 @@
 """Lower bounds of linear forms of the logits, one example at a time: the proof evaluated again from slopes alone."""
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from math import prod
 
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from brittle._checker import planes
+from brittle._checker import planes, tree
 from brittle._checker.affine import LAYERS, MOVABLE, Affine, Reader, Unknown, affine, gains, stencil, window_index
 from brittle._checker.arithmetic import EPSILON, FLOOR, Array, above, below, gamma
 from brittle._checker.moved import Room, bias_cost, corners, free_form, most_by_output, shared_form
@@ -19,6 +20,13 @@ from brittle.graph import Graph, Node, Ref
 
 ROWS = 256  # linear forms pulled back at once: bounds the memory, changes no result
 POOLS = ("max_pool1d", "max_pool2d")
+PARAMETERS = {
+    "leaky_relu": ("negative_slope",),
+    "hardtanh": ("min_val", "max_val"),
+    "softplus": ("beta", "threshold"),
+    "elu": ("alpha", "scale", "input_scale"),
+    "celu": ("alpha",),
+}
 
 
 @dataclass(frozen=True)
@@ -111,8 +119,10 @@ class Model:
         """The activation of a node, "pool", or None for an affine one."""
         if node.op in POOLS:
             return "pool"
-        numbers = {"leaky_relu": ("negative_slope",), "hardtanh": ("min_val", "max_val")}.get(node.op, ())
+        numbers = PARAMETERS.get(node.op, ())
         name, values = node.op, tuple(float(node.arguments[n]) for n in numbers)  # type: ignore[arg-type]
+        if node.op == "gelu" and node.arguments["approximate"] != "none":
+            name = f"gelu {node.arguments['approximate']}"
         if node.op == "relu6":
             name, values = "hardtanh", (0.0, 6.0)
         if node.op in ("clamp", "clip", "clamp_min", "clamp_max"):
@@ -169,14 +179,18 @@ def rows_below(
     """Proved lower bounds (R,) of ``coefficients @ logits + offsets`` over the region of one example.
 
     leaves  moving leaves; fixed: the inputs that stay; proof: ``"NODE.lower_slope"`` and ``"NODE.upper_slope"`` of this
-    example, ``"NODE.sharing"`` of its rows. A node without slopes gets planes of slope 0, which is interval arithmetic.
+    example, ``"NODE.sharing"`` of its rows, ``"tree.NAME"`` the leaves of a search tree. A node without slopes gets planes of slope 0, which is interval arithmetic.
     Raises :class:`Unknown` where a moving parameter meets an operation other than a layer.
     """  # fmt: skip
     walk = _Walk(model, leaves, fixed, proof)
     for node in model.graph.nodes:
         if node.varies and node.op != "input":
             walk.step(node)
-    return walk.below(model.graph.output, coefficients, offsets, last=True)
+    found = walk.below(model.graph.output, coefficients, offsets, last=True)
+    for row, parts in tree.leaves_of(proof, sum(prod(node.shape) for node, _ in tree.units(model.graph))).items():
+        if row < len(found):
+            found[row] = max(found[row], walk.on_tree(parts, coefficients[row : row + 1], offsets[row : row + 1]))
+    return found
 
 
 class _Walk:
@@ -240,6 +254,27 @@ class _Walk:
         size = len(rows) if last else ROWS
         blocks = range(0, len(rows), size)
         return np.concatenate([self._pull(name, rows[i : i + size], offsets[i : i + size], last) for i in blocks])
+
+    def on_tree(self, parts: list[tree.Leaf] | None, coefficients: Array, offsets: Array) -> float:
+        """A lower bound of one row of the logits: the least over leaves that cover the region, -inf where they do not."""
+        return tree.least(parts, lambda leaf: self.on_leaf(leaf, coefficients, offsets))
+
+    def on_leaf(self, leaf: tree.Leaf, coefficients: Array, offsets: Array) -> float:
+        """A lower bound of one row of the logits where the units have the signs of a leaf; the walk is over."""
+        here = copy(self)
+        here.low, here.high, here.planes = dict(self.low), dict(self.high), dict(self.planes)
+        beside: dict[str, Array] = {}
+        for node, start in tree.units(self.model.graph):
+            source = node.sources[0]
+            here.low[source], here.high[source], rows = tree.cut(here.low[source], here.high[source], leaf, start)
+            beside[source] = beside.get(source, 0.0) + rows[None]
+        for node, start in tree.units(self.model.graph):
+            low, high = here.low[node.sources[0]], here.high[node.sources[0]]
+            f = self.model.shape_of(node)
+            lower, chord = planes.bending(f, leaf.slopes[start : start + len(low)], low, high)  # type: ignore[arg-type]
+            least, most = planes.intercepts(f, lower, low, high)[0], planes.intercepts(f, chord, low, high)[1]  # type: ignore[arg-type]
+            here.planes[node.name] = Plane(lower, least, chord, most)
+        return float(here._pull(self.model.graph.output, coefficients, offsets, True, beside)[0])
 
     def _affine(self, node: Node) -> None:
         part = self.model.maps[node.name]
@@ -347,8 +382,11 @@ class _Walk:
             raise Unknown(f"slopes of {node.name} with shape {stored.shape} or not finite")
         return stored.reshape(shape).astype(np.float64)
 
-    def _pull(self, name: str, rows: Array, offsets: Array, last: bool) -> Array:
-        pending, total, size = {name: rows}, offsets, np.abs(offsets)
+    def _pull(
+        self, name: str, rows: Array, offsets: Array, last: bool, beside: Mapping[str, Array] | None = None
+    ) -> Array:
+        """``beside``: rows on nodes before this one, added to the form."""
+        pending, total, size = {**(beside or {}), name: rows}, offsets, np.abs(offsets)
         steps = 0
         for node in reversed(self.model.graph.nodes):
             if node.name not in pending:

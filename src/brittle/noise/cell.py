@@ -29,7 +29,6 @@ ABOUT = About(
     cost="1 backward pass per unit and row",
     effort="standard",
 )
-SMOOTH = ("tanh", "sigmoid")
 OUTSIDE = log(1e-30)  # noise outside the box on which rounding is estimated; charged in full
 
 
@@ -90,7 +89,7 @@ def cell(
 
     def bound(question: Problem, law: HalfSpaces) -> Tensor:
         graph = graph_of(question)
-        smooth = [node.op for node in graph.nodes if ops.is_nonlinear(node) and node.op in SMOOTH]
+        smooth = [node.op for node in graph.nodes if ops.is_nonlinear(node) and node.op in ops.SMOOTH]
         if smooth:
             raise NotCertified(f"operation {smooth[0]} is not piecewise linear: there are no cells")
         found, outside = walls(question, law)

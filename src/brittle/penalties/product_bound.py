@@ -133,6 +133,8 @@ def _steepest(state: State, node: Node) -> Tensor | float:
         return max(1.0, abs(float(node.arguments["negative_slope"])))  # type: ignore[arg-type]
     if node.op == "prelu":
         return state.constants[node.sources[1]].abs().amax().clamp_min(1.0)
+    if node.op in ops.SMOOTH and node.op not in STEEPEST:
+        return backward.activation(state, node).steep
     return STEEPEST.get(node.op, 1.0)
 
 
