@@ -59,6 +59,13 @@ def test_what_a_package_raises_names_the_package(toys):
     assert raised.value.__notes__ == ["raised by toy_bounds of bounds, from the installed package toys"]
 
 
+def test_an_unknown_method_is_answered_with_the_nearest_name():
+    with pytest.raises(InputError, match="got apdg; did you mean 'apgd'. see brittle list attacks"):
+        method("attacks", "apdg")
+    with pytest.raises(InputError, match="; see brittle list attacks"):
+        method("attacks", "zzz")
+
+
 def test_without_the_package_it_is_gone():
     assert not [m for m in methods() if m.name.startswith("toy_")]
 

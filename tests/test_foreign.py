@@ -90,6 +90,10 @@ def test_a_single_logit_is_shown_as_two_classes():
     [
         (lambda model, inputs, labels: 1 / 0, "ZeroDivisionError: division by zero"),
         (lambda model, inputs, labels: inputs[:1], r"inputs of shape \(6, 64\)"),
+        (
+            lambda model, inputs, labels: inputs / (labels != labels[1])[:, None],
+            "NaN or infinity in . of 6 examples, the first number 1",
+        ),
     ],
 )
 def test_what_goes_wrong_over_there_is_told(attack, words):

@@ -7,6 +7,7 @@ import ast
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from importlib import import_module, util
 from importlib.metadata import entry_points
@@ -76,17 +77,22 @@ def method(family: str, name: str) -> Method:
     """One method by name."""
     known = {m.name: m for m in methods(family)}
     if name not in known:
-        raise InputError(f"method of {family}", f"one of {', '.join(known)}", name, f"see brittle list {family}")
+        near = get_close_matches(str(name), known, 1)
+        do = f"did you mean {near[0]!r}? see brittle list {family}" if near else f"see brittle list {family}"
+        raise InputError(f"method of {family}", f"one of {', '.join(known)}", name, do)
     return known[name]
 
 
 def portfolio(
     family: str, effort: str, answers: str, p: tuple[float, ...] = (), leaves: tuple[str, ...] = ()
 ) -> list[Method]:
-    """The methods that a question runs by itself: those that answer it, at this effort or less, for these norms and leaves."""
+    """The methods that a question runs by itself: those that answer it, at this effort or less, for these norms and leaves.
+
+    One that yields to another of them (``About.unless``) is left out.
+    """
     if effort not in EFFORTS:
         raise InputError("effort", " | ".join(EFFORTS), effort, "choose one of these")
-    return [
+    able = [
         m
         for m in methods(family)
         if m.about.effort
@@ -95,6 +101,8 @@ def portfolio(
         and set(p) <= set(m.about.norms)
         and set(leaves) <= set(m.about.leaves)
     ]
+    names = {m.name for m in able}
+    return [m for m in able if not names & set(m.about.unless)]
 
 
 def check_options(function: Callable, options: dict[str, object]) -> None:

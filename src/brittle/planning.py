@@ -46,8 +46,9 @@ def named_regions(regions: Mapping[str, Ball | Region]) -> dict[str, dict[str, B
         )
     named = {check_name("region name", name): as_region(region) for name, region in regions.items()}
     for name, region in named.items():
-        if any(ball.shared for ball in region.values()) or not region:
-            do = "ask bt.accuracy about shared changes: one change has one answer for the whole set, and an audit asks example by example"
+        if any(ball.shared for ball in region.values()):
+            call = f"bt.accuracy(bt.Problem(module, x, labels, {region!r}))"
+            do = f"one change has one answer for the whole set, and an audit asks example by example: ask {call}, once for each model"
             raise InputError(f"region {name!r}", "a change for each example", "shared=True", do)
     return named
 

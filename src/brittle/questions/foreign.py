@@ -74,7 +74,7 @@ def foreign(attack: Any, *, answers: str = "radius", library: str | None = None,
     together, which no attack of brittle's does. A batch of another size than the examples (a library that drops the finished ones)
     is passed through and not tracked. Models with one logit are shown as two, (0, logit).
 
-    Errors: InputError where anything but the input ``"x"`` moves, for an attack that raises, or returns no batch of the inputs' shape;
+    Errors: InputError where anything but the input ``"x"`` moves, for an attack that raises, returns no batch of the inputs' shape, or NaN;
     Foolbox and ART need the ball's low and high.
 
     >>> from brittle.questions.radius import radius
@@ -160,12 +160,25 @@ def _points(returned: Any, x: Tensor, name: str) -> Tensor:
         value = getattr(value, "raw", value)  # eagerpy
         value = value if isinstance(value, Tensor) else torch.as_tensor(value)
         if value.shape == x.shape:
-            return value.detach().to(x)
+            return _finite(value.detach().to(x), name)
     raise InputError(
         f"foreign attack {name}",
         f"inputs of shape {tuple(x.shape)}",
         type(returned).__name__,
         "return the perturbed batch",
+    )
+
+
+def _finite(found: Tensor, name: str) -> Tensor:
+    lost = (~found.isfinite()).flatten(1).any(1)
+    if not bool(lost.any()):
+        return found
+    count, first = int(lost.sum()), int(lost.nonzero()[0, 0])
+    raise InputError(
+        f"foreign attack {name}",
+        "finite inputs",
+        f"NaN or infinity in {count} of {len(found)} examples, the first number {first}",
+        "find what divides by zero in it; return the clean input where it found nothing",
     )
 
 
