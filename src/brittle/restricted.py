@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from brittle.errors import InputError
@@ -78,7 +79,8 @@ def _subspace(leaf: str, ball: Ball) -> Subspace | None:
             f"restricted ball of leaf {leaf!r}",
             "p of 1, 2 or inf",
             "p=0",
-            "which few features can change along a subspace is a combinatorial question that no method here answers",
+            "ask with p=1, which prefers few features, or leave within and orthogonal_to out: which few features can change "
+            "along a subspace is a combinatorial question that no method here answers",
         )
     return ball.within.one() if ball.within is not None else ball.orthogonal_to.complement()  # type: ignore[union-attr]
 
@@ -111,4 +113,7 @@ def _basis(leaf: str, subspace: Subspace, value: Tensor) -> Tensor:
             f"none ({subspace.rule})",
             "nothing can move in it",
         )
-    return subspace.basis.to(device=value.device, dtype=value.dtype)
+    basis = subspace.basis
+    # rounding of the decomposition: a feature that is constant in the data would seem to move, and at the end of its range hold everything
+    basis = torch.where(basis.abs() <= features * torch.finfo(basis.dtype).eps, 0.0, basis)
+    return basis.to(device=value.device, dtype=value.dtype)

@@ -8,6 +8,7 @@ from brittle import meter
 from brittle.problem import Problem
 from brittle.questions._ends import attack, certify
 from brittle.questions._methods import VACUOUS, Choice, check_verb, chosen
+from brittle.questions._rigid import noted
 from brittle.results import Bracket, Cost, Ends, Proof, Witness
 
 
@@ -61,7 +62,7 @@ def margin(
     status = tuple(
         s if s in ("misclassified", "rounding-only", "nan") else n or "ok" for s, n in zip(said, notes, strict=True)
     )
-    return Bracket(
+    found = Bracket(
         "margin",
         lower,
         upper,
@@ -73,6 +74,7 @@ def margin(
         cost=Cost(passes.forward / count, passes.backward / count, passes.seconds),
         doubts=_vacuous(lower, upper, notes) if ends == "both" else (),
     )
+    return noted(found, problem, upper > 0) if ends != "lower" else found
 
 
 def _vacuous(lower: torch.Tensor, upper: torch.Tensor, notes: tuple[str, ...]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from brittle.errors import InputError, NotCertified
 from brittle.problem import Problem
 from brittle.questions._ends import Evidence, Methods, at_centre, attack
 from brittle.questions._methods import Choice, check_verb, chosen, reserve
+from brittle.questions._rigid import noted
 from brittle.questions._search import Search
 from brittle.results import Bracket, Cost, Ends, Proof, Witness
 
@@ -33,7 +34,8 @@ def radius(
 
     Guarantee: the lower end is proved (a certificate holds on the whole region at ``proof.scale >= lower``), the upper end
     is witnessed (a stored, feasible point, wrong for the module as given and in float64). Where nothing was found
-    ``upper = inf`` and ``witness.found`` is False. An example that is already misclassified has [0, 0].
+    ``upper = inf`` and ``witness.found`` is False; where a subspace and a range leave nothing to move, the status says so. An
+    example that is already misclassified has [0, 0].
 
     Options and errors as for :func:`brittle.questions.margin.margin`. Examples on which the attacks of this effort find
     nothing are given to those of the next one. The certified end is searched by secant steps inside
@@ -77,7 +79,7 @@ def radius(
     wrong = torch.tensor([s == "misclassified" for s in witness.status])
     silent = ends != "lower" and not methods
     status = tuple(_status(s, n, silent) for s, n in zip(witness.status, notes, strict=True))
-    return Bracket(
+    found = Bracket(
         "radius",
         lower,
         upper,
@@ -90,6 +92,7 @@ def radius(
         proof=proof,
         cost=Cost(passes.forward / count, passes.backward / count, passes.seconds),
     )
+    return noted(found, problem, upper.isinf()) if methods else found
 
 
 def _smaller(new: Witness, best: Witness) -> Tensor:
