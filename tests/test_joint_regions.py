@@ -213,7 +213,7 @@ def test_every_attack_stays_inside_relative_balls():
     problem = bt.Problem(module, x, labels, {**region, "2.weight": bt.Ball(p=1, radius=2.0, relative="rms")}).take(
         torch.arange(2)
     )
-    for name in ("apgd", "random_search"):
+    for name in ("apgd", "square"):
         witness = method("attacks", name)(problem, steps=10)
         assert bool((problem.size(witness.point) <= 1).all()) and bool((witness.margin < problem.margin()).all())
     for name in ("hlrf", "fmn", "random_lines"):

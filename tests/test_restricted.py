@@ -157,7 +157,7 @@ def test_margins_and_named_bounds_are_refused_too():
 
 @pytest.mark.parametrize(
     ("name", "p"),
-    [(n, p) for n in ("apgd", "fmn", "hlrf", "random_lines", "random_search") for p in (1, 2, inf)]
+    [(n, p) for n in ("apgd", "fmn", "hlrf", "random_lines", "square") for p in (1, 2, inf)]
     + [("multistart", inf)],
 )
 def test_every_attack_keeps_length_and_range(name, p):
@@ -165,7 +165,7 @@ def test_every_attack_keeps_length_and_range(name, p):
     module, x = nn.Sequential(nn.Linear(10, 8), nn.ReLU(), nn.Linear(8, 3)), torch.rand(4, 10)
     plane = Subspace.given(torch.randn(4, 10))
     problem = Problem(module, x, module(x).argmax(1), Ball(p=p, radius=0.7, low=0.0, high=1.0, orthogonal_to=plane))
-    answers = "margin" if name in ("apgd", "random_search") else "radius"
+    answers = "margin" if name in ("apgd", "square") else "radius"
     small = {"multistart": {"restarts": 1, "steps": 5}, "fmn": {"steps": 15}, "apgd": {"steps": 15}, "hlrf": {}}
     witness = method("attacks", name)(problem, seed=1, **small.get(name, {"steps": 10}))
     change = witness.point["x.coordinates"].double() @ plane.complement().basis.float().double()
