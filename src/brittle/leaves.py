@@ -15,14 +15,16 @@ def expand(region: Region, inputs: Mapping[str, Tensor], network: Network) -> di
     """One ball for every leaf that moves, under the name that ``named_parameters`` gives it.
 
     A key with ``*``, ``?`` or ``[`` is a pattern (:mod:`fnmatch`) over the names of parameters; a name written out goes before any
-    pattern. Tied weights are one leaf and move together, whichever of their names was given. Relative balls are told the stored
-    weight (:meth:`brittle.region.Ball.at`).
+    pattern. ``*.`` at its beginning also stands for no layer at all: ``"*.weight"`` is the weight of a lone ``nn.Linear`` too. Tied weights
+    are one leaf and move together, whichever of their names was given. Relative balls are told the stored weight (:meth:`brittle.region.Ball.at`).
 
     Errors: InputError for a name or a pattern that no parameter has (with the nearest ones), buffers, two balls for one parameter,
     and relative balls of inputs.
 
     >>> list(expand({"*weight": Ball(2, 1.0)}, {}, Network(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)))))
     ['0.weight', '2.weight']
+    >>> list(expand({"*.weight": Ball(2, 1.0)}, {}, Network(nn.Linear(2, 2))))
+    ['weight']
     """
     if all(leaf in inputs for leaf in region):
         return {leaf: _input(leaf, ball) for leaf, ball in region.items()}
@@ -72,7 +74,8 @@ def _named(key: str, inputs: Mapping[str, Tensor], first: Mapping[str, str], net
     if name in first:
         yield prefix + first[name]
         return
-    matches = [own for own in first if fnmatchcase(own, name)] if _is_pattern(key, first) else []
+    at_top = lambda own: name.startswith("*.") and fnmatchcase(own, name.removeprefix("*."))  # no layer before the dot
+    matches = [n for n in first if fnmatchcase(n, name) or at_top(n)] if _is_pattern(key, first) else []
     if not matches:
         raise _unknown(key, name, inputs, first, network)
     for own in dict.fromkeys(first[match] for match in matches):
