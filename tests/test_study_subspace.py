@@ -26,6 +26,16 @@ def test_a_planted_cell_obeys_the_frozen_noise_law(monkeypatch):
     assert decayed["kept"] == pytest.approx((1 - 5 / 60 * 1e-2) ** 120, rel=1e-9)
 
 
+def test_a_planted_cell_is_the_same_whether_or_not_its_training_is_judged(monkeypatch):
+    from brittle import training
+
+    monkeypatch.setattr(planted, "WIDTH", 40)
+    fast = planted.planted(40, 5, 1.0, 0, 0, 2, "momentum", 1e-3, 130)
+    once = training.train
+    monkeypatch.setattr(training, "train", lambda *data, judge_every, **options: once(*data, **options))
+    assert planted.planted(40, 5, 1.0, 0, 0, 2, "momentum", 1e-3, 130) == fast
+
+
 def test_upsampling_repeats_pixels_and_keeps_the_rank():
     x = torch.rand(70, 64)
     big = digits.upsampled(x, 16)

@@ -130,6 +130,26 @@ def test_early_stopping_keeps_the_best_epoch():
     assert f"{done.epoch} epochs" in repr(done)
 
 
+def test_judging_seldom_changes_what_is_known_and_not_what_is_learnt():
+    """Batch statistics, dropout and penalties that draw: judging leaves no trace in any of them."""
+    x, labels = data()
+    seen = []
+    options = {
+        "epochs": 7,
+        "batch": 11,
+        "penalties": PENALTIES,
+        "monitor": lambda epoch, module: seen.append(epoch) or {},
+    }
+    every, seldom = train(network(), x, labels, **options), train(network(), x, labels, judge_every=3, **options)
+    assert torch.equal(weights(every), weights(seldom)) and seen == [1, 2, 3, 4, 5, 6, 7, 3, 6, 7]
+    assert seldom.history["epoch"] == [3.0, 6.0, 7.0] and seldom.epoch == 7 and "7 epochs" in repr(seldom)
+    for name, column in every.history.items():
+        assert name == "seconds" or seldom.history[name] == [column[2], column[5], column[6]], name
+    assert every.cost.forward - seldom.cost.forward == 4, "four judgements of every example less"
+    stopped = train(network(), x, labels, judge_every=2, validation=0.3, patience=2, epochs=40, rate=0.1)
+    assert stopped.epoch % 2 == 0 and repr(stopped)
+
+
 def test_a_held_out_fraction_is_not_trained_on():
     x, labels = data(40)
     seen: list[int] = []
@@ -226,6 +246,7 @@ def test_settings_are_plain():
     [
         ({"epochs": 0}, "epochs, batch and patience >= 1"),
         ({"batch": 0}, "epochs, batch and patience >= 1"),
+        ({"judge_every": 0}, "judge_every: expected a number of epochs >= 1"),
         ({"rate": -1.0}, "rate: expected a finite number"),
         ({"clean_weight": math.nan}, "clean_weight: expected a finite number"),
         ({"optimiser": "lbfgs"}, '"adam", "sgd"'),

@@ -34,7 +34,7 @@ class Training:
     """What training left.
 
     module    the trained copy, in evaluation mode; the module that was given is untouched
-    history   columns with one number per epoch: "epoch", "rate", "total" (the mean of what was minimised), one per penalty (its mean,
+    history   columns with one number per epoch that was judged (``judge_every``; all of them by default): "epoch", "rate", "total" (the mean of what was minimised), one per penalty (its mean,
               unweighted), "loss" and "accuracy" (at rest after the epoch, on the validation data or on the first 1,024 training
               examples), whatever a monitor returned, and "seconds"
     epoch     the epoch whose weights ``module`` has: the last, or with ``patience`` the one of smallest validation loss
@@ -49,7 +49,7 @@ class Training:
     cost: Cost
 
     def __repr__(self) -> str:
-        at = self.epoch - 1
+        at = self.history["epoch"].index(self.epoch)
         return f"Training({self.epoch} epochs: loss {self.history['loss'][at]:.4g}, accuracy {self.history['accuracy'][at]:.4g})"
 
 
@@ -75,6 +75,7 @@ def train(
     clip: float | None = None,
     validation: float | tuple[Inputs, Tensor] | None = None,
     patience: int | None = None,
+    judge_every: int = 1,
     seed: int = 0,
     monitor: Monitor | None = None,
     progress: bool = False,
@@ -98,7 +99,9 @@ def train(
     clip          largest l2 norm of a step's gradient
     validation    a fraction of the data to hold out, or (x, labels)
     patience      stop after so many epochs without a smaller validation loss, and keep the weights of the best epoch
-    monitor       called as ``monitor(epoch, module)`` after every epoch, the module at rest; the numbers it returns become columns
+    judge_every   loss and accuracy are measured after every so many epochs and after the last; the weights are the same for any number (but
+                  for the best epoch that ``patience`` keeps). With whole batches of few examples judging is a quarter of the time
+    monitor       called as ``monitor(epoch, module)`` after every epoch that is judged, the module at rest; the numbers it returns become columns
 
     Errors: InputError for data or options that do not fit, and where a loss stops being finite, naming the term.
 
@@ -108,7 +111,7 @@ def train(
     (1.0, ['accuracy', 'epoch', 'jacobian'])
     """
     settings = {k: _plain(v) for k, v in locals().items() if k not in ("module", "x", "labels", "progress")}
-    _check(module, epochs, batch, patience, validation, {"rate": rate, "weight_decay": weight_decay, "warm_up": warm_up,
+    _check(module, epochs, batch, patience, judge_every, validation, {"rate": rate, "weight_decay": weight_decay, "warm_up": warm_up,
            "momentum": momentum, "clean_weight": clean_weight})  # fmt: skip
     terms = read_terms(penalties, loss)
     if clean_weight == 0 and not terms:
@@ -122,13 +125,17 @@ def train(
     history: dict[str, list[float]] = {}
     best: tuple[float, int, dict[str, Tensor]] | None = None
     with _own_state(live, seed), meter.measure() as passes, reporter(epochs, show=progress, what="training") as advance:
+        started = time.perf_counter()
         for epoch in range(epochs):
-            started = time.perf_counter()
             _training_mode(copy, True)
             means, now = _epoch(live, terms, loss, clean_weight, step, factor, epoch, batches, seed)
+            if (epoch + 1) % judge_every and epoch + 1 < epochs:
+                advance("")
+                continue
             row = {"epoch": epoch + 1.0, "rate": now, **means, **_measured(held, loss)}
             row |= _monitored(monitor, epoch + 1, copy, live)
             _append(history, {**row, "seconds": time.perf_counter() - started})
+            started = time.perf_counter()
             advance(f"loss {row['loss']:.4g}, accuracy {row['accuracy']:.1%}")
             if patience is None:
                 continue
@@ -140,7 +147,7 @@ def train(
         copy.load_state_dict(best[2])
     _training_mode(copy, False)
     cost = Cost(passes.forward / len(live), passes.backward / len(live), passes.seconds)
-    return Training(_without_gradients(copy), history, best[1] if best else len(history["epoch"]), settings, cost)
+    return Training(_without_gradients(copy), history, best[1] if best else int(history["epoch"][-1]), settings, cost)
 
 
 def harden(
@@ -311,6 +318,7 @@ def _check(
     epochs: int,
     batch: int | None,
     patience: int | None,
+    judge_every: int,
     validation: object,
     numbers: Mapping[str, float],
 ) -> None:
@@ -318,6 +326,8 @@ def _check(
         raise InputError("module", "a torch.nn.Module", type(module).__name__, "pass the module that holds the weights")
     if epochs < 1 or (batch is not None and batch < 1) or (patience is not None and patience < 1):
         raise InputError("training", "epochs, batch and patience >= 1", (epochs, batch, patience), "correct them")
+    if judge_every < 1:
+        raise InputError("judge_every", "a number of epochs >= 1", judge_every, "use epochs to judge only at the end")
     for name, value in numbers.items():
         if not 0 <= value < math.inf:
             raise InputError(name, "a finite number >= 0", value, "correct it")

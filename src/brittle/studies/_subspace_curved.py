@@ -139,6 +139,7 @@ def _trained(module: nn.Sequential, x: Tensor, labels: Tensor, seed: int) -> tup
             optimiser="sgd",
             rate=5 / x.shape[1],
             schedule="constant",
+            judge_every=ROUND,
             seed=seed,
         ).module  # type: ignore[assignment]
         with torch.no_grad():

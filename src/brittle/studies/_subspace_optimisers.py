@@ -49,7 +49,7 @@ def optimised(setting: str, rotated: bool, run: int, seed: int) -> dict:
     module = _network(draw)
     done = train(
         module, x, labels, epochs=STEPS, batch=None, optimiser=_optimiser(optimiser), rate=RATES[optimiser],
-        momentum=MOMENTUM if optimiser == "momentum" else 0.0, schedule="constant", weight_decay=decay, decoupled=decoupled, seed=seed,
+        momentum=MOMENTUM if optimiser == "momentum" else 0.0, schedule="constant", weight_decay=decay, decoupled=decoupled, judge_every=STEPS, seed=seed,
     ).module  # fmt: skip
     plane = Subspace.span(x)
     before, after = (plane.off(m.get_parameter("0.weight").detach()) for m in (module, done))

@@ -96,7 +96,7 @@ def _trained(
         module = train(  # type: ignore[assignment]
             module, x, labels, epochs=part, batch=None, optimiser="adam" if optimiser == "adam" else "sgd", rate=rate,
             momentum=0.9 if optimiser == "momentum" else 0.0, schedule="constant", weight_decay=decay,
-            decoupled=False, seed=seed,
+            decoupled=False, judge_every=part, seed=seed,
         ).module  # fmt: skip
         taken += part
         with torch.no_grad():
