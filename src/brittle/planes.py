@@ -166,10 +166,8 @@ def _secants(function: ops.Activation, low: Tensor, high: Tensor) -> list[Tensor
                     better = (away != 0) & (steep > best)
                     best, at = torch.where(better, steep, best), torch.where(better, point, at)
                 centre, reach = at, reach * 2 / cells
-            touch = slope_at(function, at)
-            through = sense * best
-            inner = (at > low) & (at < high)
-            found.append(torch.where(inner, touch, torch.where(best > -torch.inf, through, touch)))
+            ends = ((at == low) | (at == high)) & (best > -torch.inf)
+            found.append(torch.where(ends, sense * best, slope_at(function, at)))
     return found
 
 
