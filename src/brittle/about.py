@@ -18,6 +18,7 @@ class About:
     cost       passes per example, in words
     effort     the least effort at which the questions run it by themselves: "quick", "standard", "thorough"; "" = only when named
     ends       which ends of a bracket it can move: "both", "lower" or "upper"
+    unless     methods of the family whose presence among those of an effort leaves this one out: they do its work, at its cost or better
     guarantee  of those ends where the family leaves it open (noise): "proved" or "statistical"; "" = by its ends, upper alone is proved
     """
 
@@ -30,3 +31,4 @@ class About:
     effort: str = ""
     ends: str = "both"
     guarantee: str = ""
+    unless: tuple[str, ...] = ()

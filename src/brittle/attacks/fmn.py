@@ -20,6 +20,7 @@ ABOUT = About(
     answers="radius",
     cost="steps forward and backward; before it 60 forward and 34 backward, after it 17 forward",
     effort="standard",
+    unless=("proximal",),  # in l1 alone: nearer at the same cost with hlrf beside it (measured)
 )
 
 STEP = 1.0, 0.01  # in multiples of the present radius, cosine from first to last (the reference's, made relative)
