@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import brittle as bt
 from brittle import meter
+from brittle.attacks import proximal
 from brittle.digest import state_digest
 from brittle.discovery import method, methods
 from brittle.norms import dual
@@ -21,7 +22,7 @@ from zoo import CASES
 ATTACKS = [m.name for m in methods("attacks") if m.about.answers in ("radius", "margin")]  # each example by itself
 RADIUS = [m.name for m in methods("attacks") if m.about.answers == "radius"]
 MARGIN = [m.name for m in methods("attacks") if m.about.answers == "margin"]
-QUERIES = ("random_lines", "square")  # no gradients: nearness takes them many passes
+QUERIES = ("boundary_walk", "random_lines", "square")  # no gradients: nearness takes them many passes
 GUIDED = [name for name in ATTACKS if name not in QUERIES]
 NORMS = (0, 1, 2, inf)
 RADII = {0: 2.0, 1: 1.0, 2: 0.5, inf: 0.1}
@@ -372,6 +373,15 @@ def test_more_steps_are_never_worse(name: str) -> None:
     value = "size" if name in RADIUS else "margin"
     few, many = (getattr(run(name, problem, steps=steps), value) for steps in (8, 64))
     assert bool((many <= few * (1 + 1e-3)).all())
+
+
+def test_the_proximal_step_is_a_soft_threshold_inside_the_range() -> None:
+    """Scale is |change|_1 / 2, so weight 0.2 takes 0.1 off every change; 0.05 goes to zero, 0.7 ends at the range."""
+    ball = bt.Ball(p=1, radius=2.0, low=0, high=1)
+    problem = bt.Problem(lambda x: x[:, :2], torch.full((1, 4), 0.5), torch.tensor([0]), ball)
+    moved = 0.5 + torch.tensor([[0.4, -0.3, 0.05, 0.7]])
+    point = proximal._threshold(problem, "x", moved, torch.full((1, 4), 0.2))
+    torch.testing.assert_close(point, torch.tensor([[0.8, 0.3, 0.5, 1.0]]))
 
 
 def test_apgd_takes_the_best_of_its_restarts() -> None:
