@@ -61,7 +61,8 @@ def shared_descent(
     an example that was wrong at the clean point is still wrong.
 
     start     a point by leaf, (N, ...) or (1, ...), at which the first run begins (default: the clean point)
-    steps     gradient steps of one run
+    steps     gradient steps of one run. Twice as many break one point more of the digits at twice the cost, four or eight times as many no more than that
+              (five networks, weights moving by .01 and .02); of momentum, Adam, batches of half the examples and a hinge on the easiest ones none broke more at both
     restarts  runs; the second begins at the opposite of the best change so far, later ones at random
     losses    what is summed over the examples, one run each in turn: "count" ``1 / (1 + exp(-4 margin / u))``, u the median size of a clean
               margin, a smooth count of those that still hold (best of five on digits, measured); "margin"; "cross-entropy"
