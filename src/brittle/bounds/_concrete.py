@@ -1,6 +1,7 @@
 """From a linear form over the region to a number: the exact minimum over ball and range, rounded outwards."""
 
 from collections.abc import Callable
+from math import inf
 
 import torch
 from torch import Tensor
@@ -51,6 +52,12 @@ def reach(problem: Problem, leaf: str, rows: Tensor) -> Tensor:
         down, up = (_room(high_ - low_).flatten(1) for high_, low_ in ((centre, low), (high, centre)))
     if ball.groups == "channels":
         return _grouped(flat, radius, down, up, centre.shape[1])
+    if ball.p == inf and down is not None and up is not None and bool(radius.isfinite().all()):
+        # the box around ball and range is the region: two products of non-negative numbers, under the factor of norms.support
+        fall, rise = (torch.minimum(side, radius[:, None]) for side in (down, up))
+        positive = flat.clamp_min(0)
+        value = inner(positive, rise) + inner(positive - flat, fall)
+        return (value * (1 + (flat.shape[-1] + 8) * norms.EPSILON)).expand(len(rows), len(problem))
     return norms.support(flat, ball.p, radius, down, up).expand(len(rows), len(problem))
 
 
