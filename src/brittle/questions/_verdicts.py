@@ -6,6 +6,7 @@ from math import exp, log
 from brittle.questions._matrices import FORMATS, GATE
 from brittle.spectra._portrait import FLOAT32, INSIDE
 
+ROUNDING = 1e-6  # eight units in the last place of a float32 state of length 1: slower than this, float32 cannot tell slow from still
 Beside = tuple[float | None, int]
 
 
@@ -122,5 +123,7 @@ def of_fixed_point(part: str, stable: str, radius: float, found: int, starts: in
 def of_slow_point(part: str, speed: float, found: int, starts: int, where: str) -> str:
     """A slow point, whose Jacobian always has the eigenvalue 1: there the gradient of the speed vanishes and the speed does not."""
     name = part or "the cell"
-    reached = f"a local minimum of the speed, not a fixed point, reached from {found} of {starts} starts"
+    reached = f"the least speed that the search came to from {found} of {starts} starts"
+    if speed <= ROUNDING:
+        reached += ", so small that a network evaluated in float32 may stand still there"
     return f"{name} has a slow point at {where}, where it moves by {speed:.3g} a step: {reached}."

@@ -18,6 +18,8 @@ from brittle.spectra._portrait import EFFORTS, Effort
 from brittle.spectra.cells import cells
 from brittle.spectra.trajectories import Trajectory, nothing_found, trajectories
 
+FIRST = ("along data", "fixed points")  # of what is printed
+
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
@@ -42,7 +44,9 @@ class Spectrum:
         return {name: finding.facts() for name, finding in self.findings.items()}
 
     def __repr__(self) -> str:
-        return "\n".join(self.verdicts)
+        """What happens on the data first, then where the recurrence stands still, then its matrices: the order of the command line."""
+        order = sorted(self.findings, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
+        return "\n".join(Spectrum({name: self.findings[name] for name in order}).verdicts)
 
 
 def spectrum(

@@ -26,6 +26,10 @@ class NumericalRange:
     points: np.ndarray
     corners: np.ndarray
 
+    def __repr__(self) -> str:
+        inner, outer = float(np.abs(self.points).max()), float(np.abs(self.corners).max())
+        return f"NumericalRange({len(self.angles)} angles: furthest from 0 between {inner:.4g} and {outer:.4g})"
+
 
 def numerical_range(matrix: Any, *, count: int = 64) -> NumericalRange:
     """``W(A) = {x* A x: ||x|| = 1}``, convex and compact, between the polygon of its boundary ``points`` and that of its ``corners``.

@@ -239,5 +239,6 @@ def nothing_found(module: object, data: bool) -> InputError:
         "module",
         f"a recurrent part: {SOUGHT}, anywhere inside",
         f"{type(module).__name__} with none of these{watched}",
-        "pass data (x=...) so that custom cells can be seen at work, state=... where the module is itself a cell, or the recurrent matrix",
+        "a feed-forward network keeps no state, so ask bt.radius or brittle audit about it; for cells of your own pass data (x=..., --data) so that "
+        "they can be seen at work, or state=... where the module is itself a cell; or pass a recurrent matrix",
     )

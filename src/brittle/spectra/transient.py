@@ -41,6 +41,10 @@ class Transient:
     step: int
     settled: bool
 
+    def __repr__(self) -> str:
+        end = "no later power is larger" if self.settled else "later powers may be larger"
+        return f"Transient({len(self.norms) - 1} steps: largest power {self.peak:.4g} at step {self.step}, {end})"
+
 
 def transient(matrix: Any, steps: int = 100) -> Transient:
     """``||A^k||`` for k = 0 .. steps, and what is known of it without multiplying.
