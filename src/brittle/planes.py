@@ -140,9 +140,8 @@ def candidates(function: ops.Activation, low: Tensor, high: Tensor) -> list[Tens
 
 def slope_at(function: ops.Activation, point: Tensor) -> Tensor:
     """f' of a curved function; at an edge that of the piece to its left."""
-    pieces = function.bend or ()
-    found = pieces[-1].slope(point)
-    for piece in reversed(pieces[:-1]):
+    found = torch.zeros_like(point)
+    for piece in reversed(function.bend or ()):
         found = torch.where(point <= piece.right, piece.slope(point.clamp_max(piece.right)), found)
     return found
 
