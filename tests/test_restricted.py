@@ -190,7 +190,7 @@ def test_a_section_moves_beside_weights():
 def test_what_cannot_be_restricted_is_refused():
     module, x, labels = linear()
     for ball, words in (
-        (lambda: Ball(p=0, radius=1.0, within=AXIS), "p of 1, 2 or inf"),
+        (lambda: Ball(p=0, radius=1.0, within=AXIS), "p of 1, 2 or inf, got p=0; ask with p=1"),
         (lambda: Ball(p=2, radius=1.0, low=-1, high=1, within=AXIS), "values inside low=-1"),
         (lambda: Ball(p=2, radius=1.0, within=AXIS, orthogonal_to=AXIS), "both"),
         (lambda: Ball(p=2, radius=1.0, within=Subspace.given(torch.eye(4)[:1])), "3 features"),
