@@ -12,12 +12,12 @@ export MKL_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: demo test test-slow check style types docs readme bench bench-noise bench-spectra bench-worst-case assets clean help
+.PHONY: demo test test-slow check style types docs readme bench bench-noise bench-spectra bench-worst-case bench-robust-accuracy assets clean help
 .DEFAULT_GOAL := help
 
 help:
 	@sed -n '2,3s/^# *//p' Makefile
-	@echo "make test-slow, make docs, make bench, make bench-noise, make bench-spectra, make bench-worst-case, make assets, make clean"
+	@echo "make test-slow, make docs, make bench, make bench-noise, make bench-spectra, make bench-worst-case, make bench-robust-accuracy, make assets, make clean"
 
 $(READY): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "brittle needs Python 3.11 or later; run make PYTHON=python3.11")'
@@ -63,6 +63,9 @@ bench-noise: $(READY)
 # peers come from PEERS_PATH: a folder with foolbox, adv-lib, torchattacks; without it brittle alone is measured
 bench-worst-case: $(READY)
 	$(BIN)/python benchmarks/worst_case.py
+
+bench-robust-accuracy: $(READY)
+	$(BIN)/python benchmarks/robust_accuracy.py
 
 # one thread: OPENBLAS_NUM_THREADS is what the wheels of NumPy and SciPy obey
 bench-spectra: QUICK ?= --quick
