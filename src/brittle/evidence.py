@@ -107,13 +107,12 @@ class Proof:
 
     @staticmethod
     def join(parts: Sequence["Proof"]) -> "Proof":
-        """Concatenate over examples; an array that a part does not have is zero there (``methods`` says whose arrays count)."""
-        like = {k: v for p in reversed(parts) for k, v in p.arrays.items()}
-        rows = lambda p, k: p.arrays[k] if k in p.arrays else like[k].new_zeros(len(p.scale), *like[k].shape[1:])
+        """Concatenate over examples; what a part does not have, or has shorter, is zero there (``methods`` says whose arrays count)."""
+        names = sorted({k for p in parts for k in p.arrays})
         return Proof(
             torch.cat([p.scale for p in parts]),
             tuple(m for p in parts for m in p.methods),
-            {k: torch.cat([rows(p, k) for p in parts]) for k in sorted(like)},
+            {k: joined([p.arrays.get(k) for p in parts], [len(p.scale) for p in parts]) for k in names},
         )
 
     def take(self, indices: Tensor) -> "Proof":
@@ -121,6 +120,29 @@ class Proof:
         return Proof(
             self.scale[at], tuple(self.methods[i] for i in at.tolist()), {k: v[at] for k, v in self.arrays.items()}
         )
+
+
+def joined(parts: Sequence[Tensor | None], counts: Sequence[int]) -> Tensor:
+    """Concatenate on axis 0; the other axes are filled with zeros up to the longest, a part that is None altogether."""
+    first = next(part for part in parts if part is not None)
+    known = [part for part in parts if part is not None]
+    shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in known), strict=True)]
+    return torch.cat(
+        [
+            first.new_zeros(n, *shape) if part is None else padded(part, shape)
+            for part, n in zip(parts, counts, strict=True)
+        ]
+    )
+
+
+def padded(value: Tensor, shape: Sequence[int]) -> Tensor:
+    """Zeros at the end of every axis after the first, up to ``shape``."""
+    short = [wanted - now for wanted, now in zip(shape, value.shape[1:], strict=True)]
+    return (
+        torch.nn.functional.pad(value, [n for missing in reversed(short) for n in (0, missing)])
+        if any(short)
+        else value
+    )
 
 
 @dataclass(frozen=True, eq=False)

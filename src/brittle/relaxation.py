@@ -40,6 +40,7 @@ def pull_back(
     relaxed: Mapping[str, Planes],
     frontier: frozenset[str] = frozenset(),
     sharing: bool = False,
+    beside: Mapping[str, Tensor] | None = None,
 ) -> Pulled:
     """Pull rows (R, N or 1, *shape of the node) back to the inputs, or to the nodes of ``frontier`` where they come first.
 
@@ -50,9 +51,10 @@ def pull_back(
 
     sharing  where a moving kernel acts at many positions, try also one change for all of them: tighter or not, and as much work as
              three more convolutions. Worth it for the rows of a specification
+    beside   rows on other nodes, before ``node``, that are added to the form: multipliers of what is known of them
     """
-    active: dict[str, Tensor] = {node: rows}
-    roundings = {node: 0}
+    active: dict[str, Tensor] = {**(beside or {}), node: rows}
+    roundings = dict.fromkeys(active, 0)
     constant = rows.new_zeros(rows.shape[0], state.count)
     slack = torch.zeros_like(constant)
     coefficients: dict[str, Tensor] = {}

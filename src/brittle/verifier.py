@@ -29,6 +29,7 @@ from brittle.spec import Specification, Targeted, Threshold, TopK, Untargeted, m
 from brittle.store import Run, damage, load_run
 
 DRAWS = 1000  # per example when a statistical end is drawn again
+WITH_ARRAYS = ("crown", "crown_ibp", "branch_and_bound")  # the bounds whose stored arrays the checker reads
 MISS = 1e-3  # probability that the redraw accuses an honest record, over the whole run
 
 
@@ -304,7 +305,7 @@ def _prove(problem: Problem, rows: list[dict], proofs: Mapping, where: str, read
         row, here = rows[i], f"{where}, example {rows[i]['example']}"
         if (
             row["lower_kind"] != "proved"
-            or row["lower_method"] not in ("crown", "crown_ibp", "ibp")
+            or row["lower_method"] not in (*WITH_ARRAYS, "ibp")
             and not _counts_from_one(problem, row)
         ):
             report.unchecked.append(f"{here}: not checked: {row['lower_kind']} lower end by {row['lower_method']}")
@@ -318,7 +319,7 @@ def _prove(problem: Problem, rows: list[dict], proofs: Mapping, where: str, read
             report.fail(here, f"the lower end {row['lower']:.9g} is more than its proof speaks of (scale {scale:.9g})")
             continue
         fixed = {k: v[i].double().cpu().numpy() for k, v in problem.inputs.items() if k not in leaves}
-        arrays = {k: v[i] for k, v in proofs.items() if k != "scale"} if row["lower_method"] in ("crown", "crown_ibp") else {}
+        arrays = {k: v[i] for k, v in proofs.items() if k != "scale"} if row["lower_method"] in WITH_ARRAYS else {}
         try:
             below = rows_below(model, leaves, fixed, arrays, coefficients[:, i], offsets[:, i])
         except Unknown as reason:

@@ -9,6 +9,7 @@ from torch import Tensor
 from brittle import norms
 from brittle.backward import evaluation_loss, settled
 from brittle.errors import NotCertified
+from brittle.evidence import joined
 from brittle.intervals import State, gamma
 from brittle.problem import Problem
 from brittle.relaxation import Pulled, inner
@@ -79,7 +80,8 @@ def in_turns(problem: Problem, each: int, bound: Callable[[Problem], Certificate
     if size >= len(problem):
         return bound(problem)
     parts = [bound(problem.take(torch.arange(i, min(i + size, len(problem))))) for i in range(0, len(problem), size)]
-    proof = {name: torch.cat([p.proof[name] for p in parts]) for name in parts[0].proof}
+    counts = [len(p.rows) for p in parts]
+    proof = {name: joined([p.proof[name] for p in parts], counts) for name in parts[0].proof}
     return Certificate(
         torch.cat([p.rows for p in parts]), parts[0].method, proof, tuple(n for p in parts for n in p.notes)
     )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from brittle import norms
 from brittle.errors import NotCertified
+from brittle.evidence import padded
 from brittle.problem import Problem
 from brittle.results import Certificate, Proof, Witness
 from brittle.spec import margin
@@ -37,9 +38,10 @@ class Evidence:
         for i in at.tolist():
             self.methods[i] = certificate.method
         for name, value in certificate.proof.items():
-            if name not in self.arrays:
-                self.arrays[name] = value.new_zeros((len(self.methods), *value.shape[1:])).cpu()
-            self.arrays[name][at] = value[rows.to(value.device)].cpu()
+            kept = self.arrays.get(name, value.new_zeros((len(self.methods), *value.shape[1:])).cpu())
+            shape = [max(sizes) for sizes in zip(kept.shape[1:], value.shape[1:], strict=True)]  # of trees: they differ
+            self.arrays[name] = padded(kept, shape)
+            self.arrays[name][at] = padded(value[rows.to(value.device)].cpu(), shape)
 
     def proof(self) -> Proof:
         return Proof(self.scale, tuple(self.methods), self.arrays)

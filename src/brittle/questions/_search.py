@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from math import inf
 
 import torch
 from torch import Tensor
 
+from brittle.discovery import Method
 from brittle.problem import Problem
 from brittle.questions._ends import Evidence
 from brittle.spec import margin
 
 ROUNDS = 40  # evaluations of one bound at most: reached only where it is erratic
+TREES = 12  # scales that a search by signs tries: each that stays undecided costs a whole tree
 
 
 class Search:
@@ -61,6 +64,20 @@ class Search:
         almost = (secant.low >= self.reach * (1 - 2 * tolerance)) & (self.clean > 0)
         return self._beyond(bound, secant.low, almost)
 
+    def decide(self, bound: Callable, lower: Tensor, tolerance: float) -> Tensor:
+        """Down from the upper end in doubling steps, then halves of what is open: for bounds that tell a margin's sign, not its size."""
+        low, high = lower.clone(), torch.minimum(self.upper, self.reach)
+        trial = torch.where(high.isfinite(), high * (1 - 0.9 * tolerance), (2 * low).clamp_min(1))
+        for tried in range(1, TREES + 1):
+            at = ((self.clean > 0) & (trial > low) & (high - low > tolerance * high)).nonzero()[:, 0]
+            if not len(at):
+                break
+            good = self.evaluate(bound, at, trial[at]) > 0
+            low[at[good]], high[at[~good]] = trial[at[good]], trial[at[~good]]
+            near = torch.maximum((low + high) / 2, high * (1 - 0.9 * tolerance * 2**tried))
+            trial = torch.where(high.isfinite(), near, (2 * low).clamp_min(1))
+        return self._beyond(bound, low, (low >= self.reach * (1 - 2 * tolerance)) & (self.clean > 0))
+
     def _beyond(self, bound: Callable, low: Tensor, almost: Tensor) -> Tensor:
         """Certified on everything the range allows: no change at all breaks the property, the radius is infinite."""
         at = (almost & (self.upper == inf) & self.reach.isfinite()).nonzero()[:, 0]
@@ -83,6 +100,11 @@ class Search:
             safe[at[good]], broken[at[~good]] = middle[at[good]], middle[at[~good]]
             open_ = open_ & (broken - safe > 1)
         return torch.where(self.clean > 0, torch.where(safe >= features, inf, (safe + 1) / unit), lower)
+
+
+def splits(bound: Callable) -> bool:
+    """Whether a bound grows a tree of so many ``leaves``: its rows are refined until they are positive, and no further."""
+    return "leaves" in signature(bound.function if isinstance(bound, Method) else bound).parameters
 
 
 @dataclass
