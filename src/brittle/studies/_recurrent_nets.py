@@ -111,6 +111,7 @@ RECIPES = {
     "adversarial weights": Recipe("adversarial weights", _climb(3, 0.5), weights=0.04),
     "transient and adversarial weights": Recipe("transient penalty and adversarial weights", {"transient": {"weight": 0.1, "steps": 8, "every": 2}, **_climb(2, 0.5)}, weights=0.04),
     "awp": Recipe("AWP, every matrix", {"awp": {"weight": 1.0, "gamma": 0.06, "radius_warm_up": 5}}, clean=0.5),
+    "mild awp": Recipe("AWP at half the size", {"awp": {"weight": 1.0, "gamma": 0.03, "radius_warm_up": 5}}),
     "weight noise": Recipe("weight noise", _climb(0), weights=0.4, clean=0.5),
     "joint": Recipe("adversarial weights and inputs", _climb(3), weights=0.06, x=True, clean=0.5),
     "input": Recipe("adversarial inputs", _climb(3), x=True, clean=0.5),

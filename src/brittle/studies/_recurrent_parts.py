@@ -11,8 +11,9 @@ PAPER = "arXiv 1804.11313"
 RUNS = 5
 SLOWER = ("gru", "lstm")
 FEW = ("transient",)  # of gated cells on digits
-FRONT = tuple(name for name in RECIPES if name != "none")
-REAL = {"tanh": ("transient", "transient and adversarial weights", "cap"), "gru": ("transient",), "lstm": ("transient",)}  # fmt: skip
+FRONT = tuple(name for name in RECIPES if name not in ("none", "mild awp"))
+REAL = {"tanh": ("transient", "awp", "transient and adversarial weights", "cap"), "gru": ("transient", "awp"), "lstm": ("transient", "awp")}  # fmt: skip
+MILD = {("mnist", "gru"): ("mild awp",)}  # tried once the other was a point and a half less accurate there
 Found = Mapping[str, dict]
 
 
@@ -39,7 +40,7 @@ def tasks(full: bool) -> tuple[str, ...]:
 def recipes(task: str, kind: str) -> tuple[str, ...]:
     """Which ways of training a cell of the study compares with plain training: all for the tanh RNN on digits, a few elsewhere."""
     if task != "digits":
-        return REAL[kind]
+        return REAL[kind] + MILD.get((task, kind), ())
     return FRONT if kind == "tanh" else FEW
 
 
