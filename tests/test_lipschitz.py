@@ -174,10 +174,13 @@ def test_slopes_of_every_activation_hold_all_difference_quotients():
     low = torch.tensor([-3.0, -2.0, -0.5, 0.0, 0.25, -1.0, 5.0], dtype=TORCH)
     high = torch.tensor([-1.0, 2.0, 0.5, 1.0, 0.5, 7.0, 9.0], dtype=TORCH)
     arguments = {"negative_slope": 0.1, "min_val": -1.0, "max_val": 1.0, "min": -1.0, "max": 1.0, "input": low[None], "weight": torch.tensor([0.2], dtype=TORCH)}  # fmt: skip
+    arguments |= {"approximate": "none", "alpha": 0.7, "scale": 1, "input_scale": 1}
     for name, make in ACTIVATIONS.items():
+        if name == "softplus":  # jumps in torch: refused, see test_smooth_activations
+            continue
         function = make(arguments)
         least, most = slopes(function, low, high)
-        point = torch.linspace(0, 1, 101, dtype=TORCH)[:, None] * (high - low) + low
+        point = torch.linspace(0, 1, 401, dtype=TORCH)[:, None] * (high - low) + low
         quotient = function.value(point).diff(dim=0) / point.diff(dim=0)
         assert bool((quotient >= least - 1e-9).all()) and bool((quotient <= most + 1e-9).all()), name
         assert bool((quotient.amin(0) <= least + 0.02).all()) and bool((quotient.amax(0) >= most - 0.02).all()), name

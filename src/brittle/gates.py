@@ -99,12 +99,12 @@ def slopes(function: ops.Activation, low: Tensor, high: Tensor) -> tuple[Tensor,
 
 
 def _curved(function: ops.Activation, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the pieces that a closed interval meets; a break point stored off by w moves the extreme slope by w^2 only."""
+    """Of the pieces that share more than a point with the interval; a break point stored off by w moves the extreme slope by w^2 only."""
     if function.dip is not None:
         raise NotCertified("operation softplus in a bound of slopes: it jumps by 2e-9 at its threshold")
     least, most = torch.full_like(low, inf), torch.full_like(low, -inf)
     for piece in function.bend or ():
-        met = (low <= piece.right) & (high >= piece.left)
+        met = (low < piece.right) & (high > piece.left) | (low == high) & (low >= piece.left) & (low <= piece.right)
         first, last = (piece.slope(end.clamp(piece.left, piece.right)) for end in (low, high))
         least = torch.where(met, torch.minimum(least, torch.minimum(first, last)), least)
         most = torch.where(met, torch.maximum(most, torch.maximum(first, last)), most)
