@@ -7,6 +7,7 @@ from brittle.attacks._polish import polish
 from brittle.attacks._search import Tracker, radius_witness, random_point, searchable
 from brittle.attacks.fmn import follow
 from brittle.attacks.hlrf import race, restart
+from brittle.attacks.proximal import prune
 from brittle.errors import InputError
 from brittle.problem import Point, Problem
 from brittle.results import Witness
@@ -38,7 +39,8 @@ def multistart(
     """Search the point of smallest scale at which the property fails, from several starts.
 
     First :func:`brittle.attacks.hlrf.hlrf` with all likely rivals from the clean point; then again from uniform random points of the
-    region at the smallest scale found so far, where other pieces of the network are met; at last descent along the boundary
+    region at the smallest scale found so far, where other pieces of the network are met; in l1 the primal-dual descent of
+    :func:`brittle.attacks.proximal.proximal`, with twice ``steps``, instead of most of what follows; at last descent along the boundary
     as in :func:`brittle.attacks.fmn.fmn` from the best point of all, and its last digits by two cuts (``_polish.py``): inside a linear
     region of the network, and at simple kinks between them, the point is a local minimum.
 
@@ -75,6 +77,9 @@ def multistart(
         begin = random_point(unit.scaled(scale), seed, "multistart", run)
         tracker.join(race(search, clean, begin, FROM_RANDOM))
     restart(search, clean, tracker, PROBES, FROM_RANDOM, seed, "multistart")
+    if all(ball.p == 1 for ball in search.region.values()):
+        prune(search, tracker, point, 2 * steps)
+        steps = max(1, steps // 8)
     follow(search, tracker, tracker.point, None, steps)
     polish(search, tracker, polishing)
     return radius_witness(problem, tracker, "multistart")
