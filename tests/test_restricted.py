@@ -157,8 +157,7 @@ def test_margins_and_named_bounds_are_refused_too():
 
 @pytest.mark.parametrize(
     ("name", "p"),
-    [(n, p) for n in ("apgd", "fmn", "hlrf", "random_lines", "square") for p in (1, 2, inf)]
-    + [("multistart", inf)],
+    [(n, p) for n in ("apgd", "fmn", "hlrf", "random_lines", "square") for p in (1, 2, inf)] + [("multistart", inf)],
 )
 def test_every_attack_keeps_length_and_range(name, p):
     torch.manual_seed(5)
