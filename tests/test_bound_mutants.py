@@ -11,6 +11,7 @@ import bound_laws
 import test_relaxation
 import test_support
 from brittle import backward, intervals, norms, ops, planes, relaxation
+from brittle.bounds import _concrete
 
 crown_file, ibp_file = (importlib.import_module(f"brittle.bounds.{name}") for name in ("crown", "ibp"))
 CLEAN = {
@@ -97,7 +98,8 @@ MUTANTS: dict[str, tuple[object, str, object, Callable[[], None]]] = {
     ),
     "range missing": (norms, "support", without_range, lambda: bound_laws.exact_on_affine(crown, (1, 2, inf))),
     "support x 0.999": (norms, "support", too_small, lambda: test_support.test_without_a_range_it_is_the_dual_norm(2)),
-    "rooms swapped": (norms, "support", wrong_side, lambda: bound_laws.exact_on_affine(crown, (inf,))),
+    "rooms swapped": (norms, "support", wrong_side, lambda: bound_laws.exact_on_affine(crown, (2,))),
+    "rooms of the box halved": (_concrete, "_room", lambda room: room / 2, lambda: bound_laws.exact_on_affine(crown, (inf,))),
     "dual norm swapped": (norms, "dual", lambda p: {1: 1, 2: 2, inf: inf}[p], lambda: bound_laws.exact_on_affine(crown, (1,))),
     "slack with the wrong sign": (backward, "gamma", lambda n: -1e-15 * n, lambda: bound_laws.sound_in_rationals(crown)),
     "slack of the boxes with the wrong sign": (backward, "gamma", lambda n: -1e-15 * n, lambda: bound_laws.sound_in_rationals(ibp)),
