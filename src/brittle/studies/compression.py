@@ -1,7 +1,6 @@
 """Feature compression: how far trained networks are from the best classifier, and when the paper's law holds."""
 
 from brittle.about import About
-from brittle.sources.assets import asset
 from brittle.studies import (
     _compression_codebooks,
     _compression_cures,
@@ -14,6 +13,7 @@ from brittle.studies import (
     _compression_training_time,
 )
 from brittle.studies._cells import Cells
+from brittle.studies._parts import study
 from brittle.studies._study import Study
 
 ABOUT = About(
@@ -56,18 +56,14 @@ def compression(cells: Cells, *, full: bool = False, seed: int = 0) -> Study:
     Reference: J. Gao, Z. Lu et al., "Feature compression is the root cause of adversarial fragility in neural network classifiers",
     arXiv 2406.16200.
     """
-    if full:  # before hours of other cells
-        for package, name in ASSETS.items():
-            asset(package, name)
-    calls = {key: call for part in PARTS for key, call in part.calls(full, seed).items()}
-    found = cells.each(calls, "compression")
-    parts = [part.part(found) for part in PARTS]
-    return Study(
+    return study(
+        cells,
         "How far from the best classifier, and why: feature compression",
         ABOUT.reference,
-        tuple(c for p in parts for c in p.claims),
-        tuple(t for p in parts for t in p.tables),
-        tuple(f for p in parts for f in p.plots),
-        {"cells": len(calls)},
-        (*NOTES, *(n for p in parts for n in p.notes)),
+        PARTS,
+        NOTES,
+        label="compression",
+        assets=ASSETS,
+        full=full,
+        seed=seed,
     )

