@@ -1,0 +1,48 @@
+"""The search for the largest certified scale: few evaluations, no early stop, never past what was attacked."""
+
+from collections.abc import Callable
+from math import inf
+
+import pytest
+import torch
+from torch import Tensor
+
+import brittle as bt
+from brittle.questions._ends import Evidence
+from brittle.questions._search import Search
+from brittle.results import Certificate
+
+MARGINS = {
+    "power law": (lambda s: 1 - s**1.5, 1.0, 3),
+    "line": (lambda s: 1 - s, 1.0, 3),
+    "saturates": (lambda s: 1 - torch.minimum(4 * s, 0.8 + 0.2 * s), 1.0, 3),  # a range binds: the margin is convex
+    "jumps": (lambda s: 0.5 + torch.where(s < 0.37, 0 * s, -inf), 0.37, 12),
+    "plunges": (lambda s: 1 - s - (20 * (s - 0.5)).clamp_min(0) ** 3, 0.5386, 13),
+}
+
+
+def searched(of: Callable[[Tensor], Tensor], upper: float, tolerance: float) -> tuple[Tensor, list[int]]:
+    """What the search says of three examples whose margin is ``of(scale)``, and how many were evaluated in each turn."""
+    problem = bt.Problem(torch.nn.Linear(2, 2), torch.zeros(3, 2), torch.zeros(3).long(), bt.Ball(p=2, radius=1.0))
+    turns = []
+
+    def bound(part: bt.Problem) -> Certificate:
+        turns.append(len(part))
+        assert bool((part.scale < upper).all())
+        return Certificate(of(part.scale)[:, None], "made up", {}, ())
+
+    clean = of(torch.zeros(3, dtype=torch.float64))
+    search = Search(problem, clean, torch.full_like(clean, upper), Evidence.none(3), [""] * 3)
+    return search.scale(bound, torch.zeros_like(clean), tolerance), turns
+
+
+@pytest.mark.parametrize("upper", [1.001, 1.6, 40.0, inf])
+@pytest.mark.parametrize("kind", MARGINS)
+def test_the_root_is_found_from_below_in_few_evaluations(kind: str, upper: float) -> None:
+    of, root, most = MARGINS[kind]
+    for tolerance in (0.05, 0.01):
+        found, turns = searched(of, upper, tolerance)
+        assert bool((found < min(root * 1.001, upper)).all()) and bool((found > root * (1 - 1.3 * tolerance)).all()), (
+            found
+        )
+        assert len(turns) <= most + 4 * (upper > 10), turns
