@@ -101,6 +101,16 @@ MONOTONE = {
     "selu": lambda s, x: F.selu(3 * x),
     "celu": lambda s, x: F.celu(3 * x, 1.3),
     "log_sigmoid": lambda s, x: F.logsigmoid(3 * x),
+    "exp": lambda s, x: torch.exp(3 * x),
+    "log": lambda s, x: torch.log(x + 1),
+    "reciprocal": lambda s, x: 1 / (x + 1),
+    "sqrt": lambda s, x: torch.sqrt(x + 1),
+    "rsqrt": lambda s, x: torch.rsqrt(x + 1),
+    "softmax": lambda s, x: torch.softmax(IMAGE(4 * x), 1),
+    "log_softmax": lambda s, x: F.log_softmax(LINE(4 * x), -1),
+    "product": lambda s, x: x[:, :4] * x[:, 4:],
+    "product broadcast": lambda s, x: LINE(x)[:, :1] * x[:, 5:7, None],
+    "quotient": lambda s, x: x[:, :4] / (x[:, 4:] + 1),
     "max_pool1d": lambda s, x: F.max_pool1d(LINE(x), 2),
     "max_pool2d": lambda s, x: F.max_pool2d(IMAGE(x), 2, 1, padding=1),
     "max_pool2d ceil": lambda s, x: F.max_pool2d(x.reshape(-1, 1, 2, 4), (2, 3), 2, ceil_mode=True),
@@ -114,6 +124,8 @@ OTHER = {
     "gelu": lambda s, x: F.gelu(6 * x),
     "gelu tanh": lambda s, x: F.gelu(6 * x, approximate="tanh"),
     "mish": lambda s, x: F.mish(6 * x),
+    "square": lambda s, x: torch.cat([x**2, (x - 0.1) * (x - 0.2), x * x], 1),
+    "product of one value": lambda s, x: torch.sigmoid(3 * x) * x,
 }
 ALL = {**{k: v for k, v in AFFINE.items()}, **{k: (f, {}) for k, f in {**MONOTONE, **OTHER}.items()}}
 
@@ -174,15 +186,16 @@ def _rows_are_below(name: str, radius: float) -> None:
 def test_there_is_a_row_for_every_promised_operation() -> None:
     seen = {node.op for name in ALL for node in walk(name)[0].graph.nodes}
     assert seen >= set(ops.AFFINE) - {"mm", "conv3d", "avg_pool3d", "adaptive_avg_pool3d", "constant_pad_nd"}
-    assert seen >= set(ops.ACTIVATIONS) - {"clip"} and seen >= ops.POOLS
+    assert seen >= set(ops.ACTIVATIONS) - {"clip"} and seen >= ops.TAPPED
 
 
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
         (lambda s, x: torch.erf(x), "operation erf"),
-        (lambda s, x: x * x, "operation mul of two moving values"),
-        (lambda s, x: 1 / x, "operation reciprocal"),
+        (lambda s, x: x**3, "operation pow with exponent 3"),
+        (lambda s, x: x * x.detach().sum(0), "mixes examples"),
+        (lambda s, x: torch.softmax(x, 0), "softmax mixes examples"),
         (lambda s, x: x - x.mean(0), "mixes examples"),
         (lambda s, x: x - x.mean(0, keepdim=True), "mixes examples"),
         (lambda s, x: x.flip(0), "mixes examples"),

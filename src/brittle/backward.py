@@ -73,6 +73,8 @@ def bent(state: State, node: Node) -> Tensor:
     low, high = state.low[source], state.high[source]
     if node.op in ops.POOLS:
         return low < high
+    if node.op == ops.PRODUCT:  # linear where a factor stands still
+        return (low < high).all(1, keepdim=True).expand_as(low)
     function = activation(state, node)
     if function.bend is not None:
         return low < high
@@ -83,14 +85,14 @@ def bent(state: State, node: Node) -> Tensor:
 
 
 def activation(state: State, node: Node) -> ops.Activation:
-    """The scalar function of a nonlinear node that is no pooling."""
+    """The scalar function of a nonlinear node that is neither pooling nor product."""
     source = source_of(node)
     return ops.activation(node, {**state.constants, source: state.low[source]}, state.count)
 
 
 def chord_planes(state: State, node: Node) -> Planes:
     """Planes whose lower one is parallel to the chord where the function is piecewise linear; else those of least area."""
-    if node.op in ops.POOLS:
+    if node.op in ops.TAPPED:
         return planes(state, node)
     function, source = activation(state, node), source_of(node)
     if function.bend is not None:

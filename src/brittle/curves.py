@@ -16,7 +16,7 @@ amplifies in a formula is bounded by a multiple of |z|, which ``input_ulps`` pay
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import exp, inf, log1p, pi, sqrt
+from math import exp, inf, log1p, nan, pi, sqrt
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ class Activation:
     value       Tensor -> Tensor, off by at most ``ulps`` units of 2^-53 times |f|, and ``input_ulps`` units times |z|
     kinks       where the slope may jump or change its sign; between kinks it is affine, unless ``bend`` is given
     bend        the pieces of a function that is curved, from left to right, covering the line
-    steep       at least |f'|, for functions that are curved
+    steep       at least |f'|, for functions that are curved; inf: it has no bound, and slopes are accurate relative to themselves
     dip         (z, amount): from z on, the operation may lie ``amount`` below ``value``
     rounds      halvings for a touching point: a plane is then off by 2^-rounds of curvature times width^2, or less
     """
@@ -216,6 +216,62 @@ def log_sigmoid(a: Mapping) -> Activation:
     return Activation(F.logsigmoid, (), (Piece(-inf, inf, CONCAVE, slope),), ulps=16.0, input_ulps=16.0)
 
 
+# ---- parts of softmax, normalisation and division ---------------------------------------------------------------------------
+
+
+def _part(
+    value: Callable[[Tensor], Tensor],
+    left: float,
+    shape: int,
+    slope: Callable[[Tensor], Tensor],
+    touching: Callable[[Tensor], Tensor],
+) -> Activation:
+    """One piece from ``left`` on. Before it the value is not a number, which no bound survives: an interval that reaches there proves nothing."""
+    return Activation(value, (), (Piece(left, inf, shape, slope, touching),), ulps=8.0, steep=inf)
+
+
+def _positive(condition: Tensor, value: Callable[[Tensor], Tensor], argument: Tensor, otherwise: float) -> Tensor:
+    """``value(argument)`` where the condition holds, without a warning or an infinity from elsewhere."""
+    return torch.where(condition, value(torch.where(condition, argument, 1.0)), otherwise)
+
+
+def exponential(a: Mapping) -> Activation:
+    """``e^z``."""
+    return _part(torch.exp, -inf, CONVEX, torch.exp, lambda s: _positive(s > 0, torch.log, s, -inf))
+
+
+def logarithm(a: Mapping) -> Activation:
+    """``log z`` on z > 0."""
+    value = lambda z: _positive(z > 0, torch.log, z, nan)
+    return _part(value, 0.0, CONCAVE, lambda z: 1 / z, lambda s: _positive(s > 0, torch.reciprocal, s, inf))
+
+
+def reciprocal(a: Mapping) -> Activation:
+    """``1 / z`` on z > 0."""
+    value = lambda z: _positive(z > 0, torch.reciprocal, z, nan)
+    return _part(value, 0.0, CONVEX, lambda z: -1 / z.square(), lambda s: _positive(s < 0, torch.rsqrt, -s, inf))
+
+
+def square_root(a: Mapping) -> Activation:
+    """``sqrt z`` on z >= 0."""
+    value = lambda z: _positive(z >= 0, torch.sqrt, z, nan)
+    where = lambda s: _positive(s > 0, lambda s: (2 * s) ** -2, s, inf)
+    return _part(value, 0.0, CONCAVE, lambda z: 0.5 / z.sqrt(), where)
+
+
+def inverse_root(a: Mapping) -> Activation:
+    """``1 / sqrt z`` on z > 0."""
+    value = lambda z: _positive(z > 0, lambda z: 1 / z.sqrt(), z, nan)
+    where = lambda s: _positive(s < 0, lambda s: s ** (-2 / 3), -2 * s, inf)
+    return _part(value, 0.0, CONVEX, lambda z: -0.5 / (z * z.sqrt()), where)
+
+
+def square(a: Mapping) -> Activation:
+    """``z^2``."""
+    piece = Piece(-inf, inf, CONVEX, lambda z: 2 * z, lambda s: s / 2)
+    return Activation(torch.square, (0.0,), (piece,), steep=inf)
+
+
 def _softplus(z: Tensor) -> Tensor:
     return z.clamp_min(0) + torch.log1p(torch.exp(-z.abs()))
 
@@ -230,4 +286,10 @@ ROWS: dict[str, Callable[[Mapping], Activation]] = {
     "celu": celu,
     "softplus": softplus,
     "log_sigmoid": log_sigmoid,
+    "exp": exponential,
+    "log": logarithm,
+    "reciprocal": reciprocal,
+    "sqrt": square_root,
+    "rsqrt": inverse_root,
+    "square": square,
 }

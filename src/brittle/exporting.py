@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from brittle.composites import expressed
 from brittle.errors import NotCertified
 from brittle.graph import Batch, Graph, Node, Ref, references
 from brittle.network import Network, copied, read_logits
@@ -54,7 +55,7 @@ def export(network: Network, values: dict[str, Tensor], keywords: tuple[str, ...
                 size = _batch_size(program)
                 if size is None or size == count:
                     _compare(program, network, keywords, tuple(values.values()))
-                    return _translate(program, leaves, _canonical_names(network.double), size)
+                    return expressed(_translate(program, leaves, _canonical_names(network.double), size))
             reasons.append(f"the batch size is fixed to {size}")
         except NotCertified:
             raise

@@ -73,7 +73,11 @@ def gates(state: State, node: Node) -> Gates:
     low, high = state.low[source], state.high[source]
     if node.op in ops.POOLS:
         return _pool_gates(ops.max_pool(node, state.known[source].shape), low, high)
+    if node.op == ops.PRODUCT:
+        raise NotCertified("operation mul of two moving values in a bound of slopes")
     function = ops.activation(node, {**state.constants, source: low}, state.count)
+    if function.steep == inf:
+        raise NotCertified(f"operation {node.op} in a bound of slopes: its slope has no bound")
     least, most = (end.flatten(1) for end in slopes(function, low, high))
     every = torch.arange(least.shape[1], device=least.device)
     middle = (least + most) / 2

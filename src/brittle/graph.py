@@ -35,7 +35,8 @@ class Node:
     op         ``"input"``, ``"constant"``, or the ATen name without namespace and overload: ``linear``, ``conv2d``, ``relu``, ``add`` ...
                Three groups are made uniform: everything that only regroups the features of an example is ``reshape`` (row-major, to
                ``shape``); pieces of ``split`` and ``chunk`` are ``slice``; pieces of ``unbind`` are ``select``. Copies, casts
-               to float64, dropout in evaluation mode and nodes that nothing uses are gone.
+               to float64, dropout in evaluation mode and nodes that nothing uses are gone. Operations made of others are written in
+               these (``brittle.composites``); ``product`` multiplies the two entries of the first axis of its input, (2, *shape).
     arguments  by the names of the ATen schema (its ``self`` is ``"input"``), defaults filled in: a :class:`Ref`, a :class:`Batch`, a
                number, a bool, None, a string, a dtype, or a tuple of these
     shape      varies: of one example, without the batch axis; constant: of the whole value

@@ -12,7 +12,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from brittle import norms, ops
+from brittle import norms, ops, products
 from brittle.errors import NotCertified
 from brittle.graph import Graph, Node, Ref
 from brittle.problem import Problem
@@ -123,6 +123,8 @@ def forward(state: State, node: Node) -> None:
             ops.call(node, {**ops.arguments_of(node, {source: side[source]}, state.count)})
             for side in (state.low, state.high)
         )
+    elif node.op == ops.PRODUCT:
+        low, high = products.image(state.low[node.sources[0]], state.high[node.sources[0]])
     else:
         low, high = image(state, node)
     state.low[node.name], state.high[node.name] = low, high

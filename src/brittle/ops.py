@@ -3,7 +3,8 @@
 Two kinds of rows. An :class:`Affine` operation is affine in the values that vary; its meaning is the ATen operation itself,
 and a bound needs only to know how many numbers are summed (for rounding), and which constants are added. A :class:`Activation`
 is a scalar function applied to every entry, described by its value, its kinks and its curved pieces (``brittle.curves``).
-Max pooling is the only other nonlinear row. An operation without a row is not certified.
+Two nonlinear rows read several entries: max pooling, and the ``product`` of two varying values (``brittle.products``). What is made of rows
+is written in rows when a graph is taken (``brittle.composites``). An operation without a row is not certified.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -51,8 +52,8 @@ class MaxPool:
 
 
 def is_nonlinear(node: Node) -> bool:
-    """Nonlinear in a varying input: an activation or a max pooling."""
-    return bool(node.sources) and node.varies and (node.op in ACTIVATIONS or node.op in POOLS)
+    """Nonlinear in a varying input: an activation, a max pooling or a product."""
+    return bool(node.sources) and node.varies and (node.op in ACTIVATIONS or node.op in TAPPED)
 
 
 def check(graph: Graph) -> None:
@@ -379,8 +380,10 @@ ACTIVATIONS: dict[str, Callable[[Mapping], Activation]] = {
     "hardsigmoid": lambda a: Activation(torch.nn.functional.hardsigmoid, (-3.0, 3.0), ulps=8.0),
     **ROWS,
 }
-SMOOTH = {"tanh", "sigmoid", *ROWS}  # curved somewhere: no linear pieces that cover the line
 POOLS = {"max_pool1d", "max_pool2d"}
+PRODUCT = "product"
+SMOOTH = {"tanh", "sigmoid", PRODUCT, *ROWS}  # curved somewhere: no linear pieces that cover the line
+TAPPED = {*POOLS, PRODUCT}  # nonlinear in several entries at once
 
 
 def activation(node: Node, values: Values, count: int) -> Activation:

@@ -5,11 +5,12 @@ slope*, rounded outwards. So a slope may be good or bad, never wrong.
 """
 
 from dataclasses import dataclass, replace
+from math import inf
 
 import torch
 from torch import Tensor
 
-from brittle import ops
+from brittle import ops, products
 from brittle.curves import AFFINE, CONCAVE, Piece
 from brittle.graph import Node
 from brittle.intervals import TINY, UNIT, State, gamma
@@ -21,6 +22,7 @@ FEW = 14  # halvings for a touching point where planes are only compared
 class Planes:
     """``lower_slope z + lower <= f(z) <= upper_slope z + upper`` on the interval of every unit; all (N, *shape of the input).
 
+    Product: slopes (N, 2, *shape of the output), the shape of the input; intercepts (N, *shape of the output).
     Max pooling: slopes are (N, *shape of the output, K), one for every pixel of a window; intercepts (N, *shape of the output).
     """
 
@@ -38,6 +40,10 @@ def planes(state: State, node: Node, lower_slope: Tensor | None = None, upper_sl
         return _pool_planes(
             ops.max_pool(node, state.known[source].shape), low, high, node.shape, lower_slope, upper_slope
         )
+    if node.op == ops.PRODUCT:
+        below, above = products.slopes(low, high)
+        below, above = (below if lower_slope is None else lower_slope, above if upper_slope is None else upper_slope)
+        return Planes(below, products.intercepts(below, low, high)[0], above, products.intercepts(above, low, high)[1])
     function = ops.activation(node, {**state.constants, source: low}, state.count)
     if lower_slope is None or upper_slope is None:
         below, above = least_area(function, low, high)
@@ -69,7 +75,8 @@ def intercepts(function: ops.Activation, slope: Tensor, low: Tensor, high: Tenso
         with torch.no_grad():  # the extreme moves with the slope as if its place stood still
             touch = _touching(piece, slope, left, right, function.rounds)
             tilt = piece.slope(touch) - slope
-            wide = 64 * UNIT * (function.steep + slope.abs()) * (right - left)
+            steep = piece.slope(touch).abs() if function.steep == inf else function.steep
+            wide = 64 * UNIT * (steep + slope.abs()) * (right - left)
         below, above = _gap(function, slope, touch)
         if piece.shape == CONCAVE:
             rise = torch.maximum(tilt * (right - touch), tilt * (left - touch)).clamp_min(0) + wide

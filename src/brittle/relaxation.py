@@ -145,6 +145,8 @@ def _through_planes(
     offset = inner(positive, plane.lower) + inner(negative, plane.upper)
     depth = gamma(prod(node.shape) + len(state.graph.nodes) + arrived)
     loss = depth * inner(positive, plane.lower.abs()) - depth * inner(negative, plane.upper.abs())
+    if node.op == ops.PRODUCT:  # both factors lie along the first axis of the input
+        positive, negative = positive.unsqueeze(2), negative.unsqueeze(2)
     if node.op not in ops.POOLS:
         return {source: torch.addcmul(positive * plane.lower_slope, negative, plane.upper_slope)}, offset, loss
     pool = ops.max_pool(node, state.known[source].shape)

@@ -52,6 +52,9 @@ def curved(
         height, rate, straight = _exponential(op, parameters)
         value = lambda z: np.where(z > 0, straight * z, height * np.expm1(rate * np.minimum(z, 0.0)))
         return value, ((-infinite, 0.0, lambda z: height * rate * np.exp(rate * np.minimum(z, 0.0))),), 0.0
+    if op in PARTS:
+        value, derivative, first = PARTS[op]
+        return value, ((first, infinite, derivative),), 0.0
     known = {"silu": _silu, "gelu": _gelu, "gelu tanh": _gelu_tanh, "mish": _mish}.get(op)
     if known is None:
         return None
@@ -98,3 +101,24 @@ def _mish() -> tuple[Slope, Slope, float, float]:
 def _logistic(z: Array) -> Array:
     small = np.exp(-np.abs(z))
     return np.where(z >= 0, 1 / (1 + small), small / (1 + small))
+
+
+def _above_zero(value: Callable[[Array], Array], z: Array) -> Array:
+    """A function of positive numbers; not a number elsewhere, which proves nothing."""
+    return np.where(z > 0, value(np.where(z > 0, z, 1.0)), np.nan)
+
+
+def _no_overflow(z: Array) -> Array:
+    """``e^z`` where it is finite: beyond, the walk stops at an unbounded value."""
+    return np.where(z < 709.0, np.exp(np.minimum(z, 709.0)), np.inf)
+
+
+# value, its derivative, where it begins: convex or concave all over
+PARTS: dict[str, tuple[Slope, Slope, float]] = {
+    "exp": (_no_overflow, lambda z: np.exp(np.minimum(z, 709.0)), -np.inf),
+    "square": (lambda z: z * z, lambda z: z + z, -np.inf),
+    "log": (lambda z: _above_zero(np.log, z), lambda z: _above_zero(lambda z: 1 / z, z), 0.0),
+    "reciprocal": (lambda z: _above_zero(lambda z: 1 / z, z), lambda z: _above_zero(lambda z: -1 / (z * z), z), 0.0),
+    "sqrt": (lambda z: np.where(z == 0, 0.0, _above_zero(np.sqrt, z)), lambda z: _above_zero(lambda z: 0.5 / np.sqrt(z), z), 0.0),
+    "rsqrt": (lambda z: _above_zero(lambda z: 1 / np.sqrt(z), z), lambda z: _above_zero(lambda z: -0.5 / (z * np.sqrt(z)), z), 0.0),
+}  # fmt: skip

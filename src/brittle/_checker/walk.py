@@ -7,19 +7,21 @@ from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, diags, hstack
 
 from brittle._checker import planes, tree
 from brittle._checker.affine import LAYERS, MOVABLE, Affine, Reader, Unknown, affine, gains, stencil, window_index
 from brittle._checker.arithmetic import EPSILON, FLOOR, Array, above, below, gamma
 from brittle._checker.moved import Room, bias_cost, corners, free_form, most_by_output, shared_form
 from brittle._checker.pooling import pool_intercepts
+from brittle._checker.products import product_intercepts
 from brittle._checker.stencils import Stencil
 from brittle._checker.support import rooms, support
 from brittle.graph import Graph, Node, Ref
 
 ROWS = 256  # linear forms pulled back at once: bounds the memory, changes no result
 POOLS = ("max_pool1d", "max_pool2d")
+PRODUCT = "product"
 PARAMETERS = {
     "leaky_relu": ("negative_slope",),
     "hardtanh": ("min_val", "max_val"),
@@ -116,9 +118,11 @@ class Model:
                 self.maps[node.name] = affine(node, self.known, self.constants if node.op in MOVABLE else fixed)
 
     def shape_of(self, node: Node) -> planes.Activation | str | None:
-        """The activation of a node, "pool", or None for an affine one."""
+        """The activation of a node, "pool", "product", or None for an affine one."""
         if node.op in POOLS:
             return "pool"
+        if node.op == PRODUCT:
+            return "product"
         numbers = PARAMETERS.get(node.op, ())
         name, values = node.op, tuple(float(node.arguments[n]) for n in numbers)  # type: ignore[arg-type]
         if node.op == "gelu" and node.arguments["approximate"] != "none":
@@ -162,6 +166,8 @@ def forward(model: Model, inputs: Mapping[str, Array]) -> Array:
         z, shape = values[node.sources[0]], model.shape_of(node)
         if isinstance(shape, planes.Activation):
             values[node.name] = shape.value(z)
+        elif node.op == PRODUCT:
+            values[node.name] = z[: len(z) // 2] * z[len(z) // 2 :]
         else:
             index = window_index(Reader(node, model.known, model.constants))
             values[node.name] = np.where(index >= 0, z[index], -np.inf).max(1)
@@ -226,7 +232,8 @@ class _Walk:
         self._tighten(node, source)
         if not (np.isfinite(self.low[source]).all() and np.isfinite(self.high[source]).all()):
             raise Unknown(f"{node.op} of an unbounded value")
-        self.planes[node.name] = self._pool(node) if node.op in POOLS else self._activation(node)
+        kind = self._pool if node.op in POOLS else self._product if node.op == PRODUCT else self._activation
+        self.planes[node.name] = kind(node)
 
     def _tighten(self, node: Node, source: str) -> None:
         """The interval of what enters a nonlinear node, by linear forms of every unit.
@@ -372,6 +379,14 @@ class _Walk:
         shape = (len(index), len(self.low[source]))
         back = [csr_matrix((s[rows, taps], (rows, index[rows, taps])), shape=shape) for s in (lower, upper)]
         least, most = pool_intercepts(lower, upper, low, high)
+        return Plane(back[0], least, back[1], most)
+
+    def _product(self, node: Node) -> Plane:
+        low, high = (side[node.sources[0]].reshape(2, -1) for side in (self.low, self.high))
+        self.low[node.name], self.high[node.name] = product_intercepts(np.zeros_like(low), low, high)
+        lower, upper = (self._slope(node, side, low.shape) for side in ("lower_slope", "upper_slope"))
+        back = [hstack([diags(s[0]), diags(s[1])], format="csr") for s in (lower, upper)]
+        least, most = product_intercepts(lower, low, high)[0], product_intercepts(upper, low, high)[1]
         return Plane(back[0], least, back[1], most)
 
     def _slope(self, node: Node, side: str, shape: tuple[int, ...]) -> Array:

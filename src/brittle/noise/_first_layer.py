@@ -82,7 +82,7 @@ def first(graph: Graph, leaf: str) -> list[str]:
         reached.add(node.name)
         late = any(source in behind for source in node.sources)
         if ops.is_nonlinear(node):
-            found += [] if late or node.op in ops.POOLS else [node.name]
+            found += [] if late or node.op in ops.TAPPED else [node.name]
             late = True
         if late:
             behind.add(node.name)

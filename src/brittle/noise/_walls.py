@@ -159,7 +159,7 @@ def unit_count(graph: Graph) -> int:
 def piece(state: State, node: Node, middle: Tensor) -> tuple[Tensor, Tensor]:
     """The ends of the linear piece that holds ``middle`` (K, N); where there is none an empty one, which is left for sure."""
     left, right = torch.full_like(middle, -inf), torch.full_like(middle, inf)
-    function = None if node.op in ops.POOLS else backward.activation(state, node)
+    function = None if node.op in ops.TAPPED else backward.activation(state, node)
     if function is None or function.bend is not None:
         return torch.full_like(middle, inf), torch.full_like(middle, -inf)
     for kink in function.kinks:

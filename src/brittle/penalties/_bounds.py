@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from brittle import backward, boundary, intervals, meter, norms, ops
+from brittle import backward, boundary, intervals, meter, norms, ops, products
 from brittle.errors import InputError, NotCertified
 from brittle.graph import Graph, Node, graph_of
 from brittle.intervals import State
@@ -93,6 +93,8 @@ def forward_intervals(state: State, node: Node) -> None:
         low, high = _affine(state, node)
     elif node.op in ops.POOLS:
         low, high = (pooled(state, node, side) for side in (state.low, state.high))
+    elif node.op == ops.PRODUCT:
+        low, high = products.image(state.low[node.sources[0]], state.high[node.sources[0]])
     else:
         low, high = intervals.image(state, node)
     state.low[node.name], state.high[node.name] = low, high

@@ -52,7 +52,7 @@ def fold_crown(problem: Problem, *, seed: int = 0, intervals: bool = True) -> Te
 
         def step(state, node) -> None:
             if ops.is_nonlinear(node):
-                if node.op not in ops.POOLS and backward.activation(state, node).bend is not None:
+                if node.op not in ops.TAPPED and backward.activation(state, node).bend is not None:
                     raise NotCertified(f"operation {node.op} in training: use joint_ibp")
                 relaxed[node.name] = planes(state, node)
             _bounds.forward_intervals(state, node)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from brittle import backward, intervals, ops
 from brittle.about import About
-from brittle.errors import InputError
+from brittle.errors import InputError, NotCertified
 from brittle.folding import fold
 from brittle.graph import Node
 from brittle.intervals import State
@@ -108,6 +108,8 @@ def _clean(state: State, node: Node, value: Values) -> Tensor:
         return ops.evaluate(node, {**state.constants, **moving}, state.count)
     if node.op in ops.POOLS:
         return _bounds.pooled(state, node, value)
+    if node.op == ops.PRODUCT or node.op in ops.SMOOTH and backward.activation(state, node).steep == inf:
+        raise NotCertified(f"operation {node.op} has no steepest slope: use joint_ibp")
     return backward.activation(state, node).value(value[backward.source_of(node)])
 
 
