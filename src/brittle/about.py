@@ -19,6 +19,7 @@ class About:
     effort     the least effort at which the questions run it by themselves: "quick", "standard", "thorough"; "" = only when named
     ends       which ends of a bracket it can move: "both", "lower" or "upper"
     unless     methods of the family whose presence among those of an effort leaves this one out: they do its work, at its cost or better
+    refines    an attack that starts from the best witness of all others: it runs after them, on the examples that have one
     guarantee  of those ends where the family leaves it open (noise): "proved" or "statistical"; "" = by its ends, upper alone is proved
     """
 
@@ -32,3 +33,4 @@ class About:
     ends: str = "both"
     guarantee: str = ""
     unless: tuple[str, ...] = ()
+    refines: bool = False

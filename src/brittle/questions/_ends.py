@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 
 import torch
@@ -65,8 +66,9 @@ def attack(
     """The best witness of all attacks, per example, starting from the clean point; and which method gave it.
 
     better   (new, best) -> (N,) bool, where the new witness replaces the best one.
-    spare    attacks that see only the examples on which nothing has been found before them
+    spare    attacks that see only the examples on which nothing has been found before them; none that refine
 
+    An attack that refines (``About.refines``) runs after the others, from the best witness; where there is none, from its own start.
     Where parameters move, each example carries its own: so many examples are attacked at a time as fit (their shapes alone say how many,
     and no example knows of the others), and what stays is one set of parameters for each.
     """
@@ -83,16 +85,43 @@ def _attack(
 ) -> tuple[Witness, tuple[str, ...]]:
     best = clean_witness(problem)
     names = [best.method] * len(problem)
-    open_examples = (~best.found).nonzero()[:, 0]
-    for name, function in [*attacks, *spare]:
-        at = open_examples if (name, function) in attacks else (~best.found).nonzero()[:, 0]
-        if not len(at):
+    wrong = ~best.found
+    turns = [(*attack, wrong) for attack in attacks if not _refines(attack[1])]
+    turns += [(*attack, None) for attack in spare if not _refines(attack[1])]
+    for name, function, where in turns:
+        at = (~best.found if where is None else where).nonzero()[:, 0]
+        best, names = _improved(problem, best, names, at, name, partial(function, seed=seed), better)
+    for name, function in attacks:
+        if not _refines(function):
             continue
-        found = scatter(best, at, function(problem.take(at), seed=seed))
-        improved = better(found, best)
-        best = _merge(improved, found, best)
-        names = [name if yes else old for yes, old in zip(improved.tolist(), names, strict=True)]
+        for at in ((wrong & best.found).nonzero()[:, 0], (wrong & ~best.found).nonzero()[:, 0]):
+            start = {k: v[at.to(v.device)] for k, v in best.point.items()} if bool(best.found[at].any()) else None
+            best, names = _improved(problem, best, names, at, name, partial(function, seed=seed, start=start), better)
     return best, tuple(names)
+
+
+def _refines(function: Callable) -> bool:
+    """Whether an attack, or one with options bound, starts from the best witness of the others (``About.refines``)."""
+    about = getattr(getattr(function, "func", function), "about", None)
+    return about is not None and about.refines
+
+
+def _improved(
+    problem: Problem,
+    best: Witness,
+    names: list[str],
+    at: Tensor,
+    name: str,
+    function: Callable[[Problem], Witness],
+    better: Callable[[Witness, Witness], Tensor],
+) -> tuple[Witness, list[str]]:
+    """The best witnesses and their methods after one more attack on the examples ``at``."""
+    if not len(at):
+        return best, names
+    found = scatter(best, at, function(problem.take(at)))
+    improved = better(found, best)
+    names = [name if yes else old for yes, old in zip(improved.tolist(), names, strict=True)]
+    return _merge(improved, found, best), names
 
 
 def certify(problem: Problem, bounds: Methods) -> tuple[Tensor, tuple[str, ...], tuple[str, ...], Evidence]:

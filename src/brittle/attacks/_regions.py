@@ -1,0 +1,164 @@
+"""A piecewise-linear network around a point: its rows there, their slopes, and every wall at which a slope changes."""
+
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from math import inf, prod
+
+import torch
+from torch import Tensor
+
+from brittle import meter, norms, ops
+from brittle.errors import NotCertified
+from brittle.graph import Graph, Node, graph_of
+from brittle.planes import windows
+from brittle.problem import Problem
+
+WALLS = 2**17  # walls of one example that are held at once, with their slopes: 1 MB each in float64
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """A network whose pieces are linear, as a function of one input leaf.
+
+    For every wall (a kink of an activation, a rival pixel of a maximum) there is a quantity ``q`` that is zero on it. The pieces on its
+    two sides differ by ``gain * max(0, s)``, with ``s = q`` seen from where q <= 0 and ``s = -q`` from where it is positive.
+    """
+
+    graph: Graph
+    leaf: str
+    walls: int
+
+
+def regions_of(problem: Problem) -> Regions:
+    """The linear pieces of the network. Raises :class:`NotCertified` where there are none, or where a parameter moves.
+
+    >>> problem = Problem(torch.nn.ReLU(), torch.ones(1, 3), torch.tensor([0]))
+    >>> from brittle import Ball
+    >>> regions_of(problem.within(Ball(2, 1.0))).walls
+    3
+    """
+    if len(problem.leaves) != 1 or problem.leaves[0] not in problem.inputs:
+        raise NotCertified("linear regions of anything but one input")
+    graph = graph_of(problem)
+    ops.check(graph)
+    known = graph.by_name
+    bends = [node for node in graph.nodes if ops.is_nonlinear(node)]
+    curved = sorted({node.op for node in bends} & ops.SMOOTH)
+    if curved:
+        raise NotCertified(f"linear regions of {', '.join(curved)}")
+    walls = sum(_walls_of(node, known[node.sources[0]]) for node in bends)
+    if walls > WALLS:
+        raise NotCertified(f"{walls} walls between linear regions are more than {WALLS}")
+    return Regions(graph, problem.leaves[0], walls)
+
+
+def _walls_of(node: Node, source: Node) -> int:
+    if node.op in ops.POOLS:
+        return prod(node.shape) * ops.max_pool(node, source.shape).index.shape[1]
+    return 2 * prod(node.shape)  # at most
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """The network seen from one point of every example; ``quantities`` and ``rows`` can be differentiated by ``point``.
+
+    rows        (N, R)
+    row         (N,) the row that is followed
+    gradient    (N, D) of that row
+    quantities  (N, W)
+    gains       (N, W): by how much the slope of the row along ``s`` changes at the wall; positive: the row is convex there
+    winners     by pooling node: the pixel that is the maximum of every window
+    """
+
+    point: Tensor
+    rows: Tensor
+    row: Tensor
+    gradient: Tensor
+    quantities: Tensor
+    gains: Tensor
+    winners: dict[str, Tensor]
+
+    def side(self) -> Tensor:
+        """(N, W): 1 where q <= 0, else -1, so that ``s = side * q <= 0``."""
+        return 1.0 - 2.0 * (self.quantities.detach() > 0).double()
+
+    def slopes(self, walls: Tensor) -> Tensor:
+        """Gradients (N, K, D) of the quantities ``walls`` (N, K), -1 for none: one backward pass each."""
+        columns = []
+        for k in range(walls.shape[1]):
+            asked = walls[:, k] >= 0
+            value = self.quantities.gather(1, walls[:, k : k + 1].clamp_min(0))[:, 0]
+            (g,) = torch.autograd.grad((value * asked).sum(), self.point, retain_graph=True)
+            columns.append(norms.flat(g))
+            meter.count(backward=int(asked.sum()))
+        empty = norms.flat(self.point.detach())[:, None][:, :0]
+        return torch.stack(columns, 1) if columns else empty
+
+
+def look(problem: Problem, regions: Regions, point: Tensor, row: Tensor) -> View:
+    """The view from ``point`` (N, ...) in float64, of the row ``row`` (N,): one forward and one backward pass."""
+    point = point.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        winners: dict[str, Tensor] = {}
+        rows, bends, quantities = _evaluate(problem, regions, point, winners)
+        chosen = rows.gather(1, row[:, None]).sum()
+        outputs = [output for output, _ in bends]
+        pulled = torch.autograd.grad(chosen, [point, *outputs], retain_graph=True, allow_unused=True)
+    meter.count(forward=len(problem), backward=len(problem))
+    pulled = [torch.zeros_like(of) if g is None else g for of, g in zip([point, *outputs], pulled, strict=True)]
+    gains = [norms.flat(g[..., None] * jump) for g, (_, jump) in zip(pulled[1:], bends, strict=True)]
+    nothing = quantities.detach()[:, :0]
+    return View(point, rows.detach(), row, norms.flat(pulled[0]), quantities, torch.cat([nothing, *gains], 1), winners)
+
+
+def rows_and_quantities(problem: Problem, regions: Regions, point: Tensor, view: View) -> tuple[Tensor, Tensor]:
+    """Rows (N, R) at a point, and the quantities (N, W) of the view there: one forward pass."""
+    with torch.no_grad():
+        rows, _, quantities = _evaluate(problem, regions, point, dict(view.winners))
+    meter.count(forward=len(problem))
+    return rows, quantities
+
+
+def _evaluate(
+    problem: Problem, regions: Regions, point: Tensor, winners: dict[str, Tensor]
+) -> tuple[Tensor, list[tuple[Tensor, Tensor]], Tensor]:
+    """Rows, (output, jumps of slope) of every bend, quantities (N, W); winners that are not given are filled in."""
+    graph, known, count = regions.graph, regions.graph.by_name, len(problem)
+    values = {name: v.to(point.device) for name, v in graph.constants.items()}
+    values |= {name: point if leaf == regions.leaf else problem.inputs[leaf] for leaf, name in graph.inputs.items()}
+    bends, quantities = [], []
+    for node in graph.nodes:
+        if node.name in values:
+            continue
+        values[node.name] = ops.evaluate(node, values, count)
+        if ops.is_nonlinear(node):
+            source = values[node.sources[0]]
+            bend = partial(_pool, known[node.sources[0]], winners) if node.op in ops.POOLS else _kinks
+            quantity, jump = bend(node, source, values)
+            bends.append((values[node.name], jump))
+            quantities.append(norms.flat(quantity))
+    rows = problem.spec.rows(values[graph.output], problem.labels)
+    return rows, bends, torch.cat([norms.flat(point)[:, :0], *quantities], 1)
+
+
+def _pool(
+    source: Node, winners: dict[str, Tensor], node: Node, value: Tensor, values: dict[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Of every window each pixel against the winner: quantities (N, *outputs, K), and by how much the slope rises: 1, or 0 for the winner."""
+    seen = windows(ops.max_pool(node, source.shape), value, -inf)
+    seen = seen.reshape(len(value), *node.shape, seen.shape[-1])
+    best = winners.setdefault(node.name, seen.detach().argmax(-1, keepdim=True))
+    rival = (torch.arange(seen.shape[-1], device=seen.device) != best) & seen.isfinite()
+    return torch.where(rival, torch.where(rival, seen, 0.0) - seen.gather(-1, best), -1.0), rival.double()
+
+
+def _kinks(node: Node, value: Tensor, values: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """The input less every kink of an activation, (N, *units, kinks), and by how much its slope rises there."""
+    function = ops.activation(node, values, len(value))
+    level = lambda at: function.value(torch.full_like(value.detach(), at))
+    kinks = sorted(function.kinks)
+    ends = [kinks[0] - 1, *kinks, kinks[-1] + 1]
+    slopes = [(level(b) - level(a)) / (b - a) for a, b in pairwise(ends)]
+    jumps = [after - before for before, after in pairwise(slopes)]
+    return torch.stack([value - k for k in kinks], -1), torch.stack(jumps, -1)
