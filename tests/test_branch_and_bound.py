@@ -22,7 +22,7 @@ from brittle.problem import Problem
 from brittle.region import Ball
 from brittle.results import Certificate, Proof
 from brittle.spec import matrix
-from brittle.verifier import _moving
+from brittle.verifying.proofs import moving
 from test_exact_optima import tiny
 
 NORMS = [1, 2, inf]
@@ -85,7 +85,7 @@ def again(asked: Problem, proof: dict, i: int) -> np.ndarray:
     model = Model(graph_of(asked))
     coefficients, offsets = (v.numpy() for v in matrix(asked.spec, asked.labels, asked.clean_logits().shape[1]))
     arrays = {name: value[i].numpy() for name, value in proof.items()}
-    return rows_below(model, {"x": _moving(asked, "x", i, 1.0)}, {}, arrays, coefficients[:, i], offsets[:, i])
+    return rows_below(model, {"x": moving(asked, "x", i, 1.0)}, {}, arrays, coefficients[:, i], offsets[:, i])
 
 
 @pytest.mark.slow

@@ -72,12 +72,12 @@ def test_the_checker_proves_it_again() -> None:
     from brittle._checker.walk import Model, rows_below
     from brittle.graph import graph_of
     from brittle.spec import matrix
-    from brittle.verifier import _moving
+    from brittle.verifying.proofs import moving
 
     asked = problem(network(6, 10, 10, 4), inf, 0.03)
     certificate, model = crown_ibp(asked), Model(graph_of(asked))
     coefficients, offsets = (v.numpy() for v in matrix(asked.spec, asked.labels, 4))
     for i in range(len(asked)):
         arrays = {name: value[i].numpy() for name, value in certificate.proof.items()}
-        again = rows_below(model, {"x": _moving(asked, "x", i, 1.0)}, {}, arrays, coefficients[:, i], offsets[:, i])
+        again = rows_below(model, {"x": moving(asked, "x", i, 1.0)}, {}, arrays, coefficients[:, i], offsets[:, i])
         assert (again >= certificate.rows[i].numpy() - 1e-9).all()

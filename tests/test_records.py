@@ -42,7 +42,7 @@ CHANGES = {
     "checks": False,
     "brittle": "0.2.0",
     "torch": "2.14.0",
-    "schema": 2,
+    "schema": 99,
 }
 
 

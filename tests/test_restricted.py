@@ -238,14 +238,16 @@ def test_an_audit_of_restricted_balls_is_recorded_reported_and_verified(tmp_path
 
 
 def test_verify_believes_no_lower_end_of_a_section_and_no_point_outside_its_range():
-    from brittle.verifier import _prove, _Report, _size
+    from brittle.verifying.proofs import prove
+    from brittle.verifying.report import Report
+    from brittle.verifying.witnesses import size_of
 
     module, x, labels = linear()
     problem = Problem(module, x, labels, Ball(p=inf, radius=1.0, low=-4, high=4, orthogonal_to=AXIS))
-    report = _Report()
-    _prove(
+    report = Report()
+    prove(
         problem, [{"example": 0, "lower": 0.1, "lower_kind": "proved", "lower_method": "crown"}], {}, "here", {}, report
     )
     assert "nothing certifies" in report.failures[0]
-    at = lambda c: _size(problem, "x.coordinates", torch.tensor(c, dtype=torch.float64), 0)
+    at = lambda c: size_of(problem, "x.coordinates", torch.tensor(c, dtype=torch.float64), 0)
     assert at([3.0, -4.0]) == pytest.approx(4.0) and at([0.0, 4.1]) == inf

@@ -280,7 +280,6 @@ def test_code_and_settings_are_part_of_a_model() -> None:
         ({"regions": {}}, "at least one region or law"),
         ({"regions": {"a/b": bt.Ball(p=2, radius=1.0)}}, "rename it"),
         ({"regions": {"noise": bt.Ball(p=2, radius=1.0)}, "laws": LAWS}, "rename one"),
-        ({"regions": {"l2": bt.Ball(p=2, radius=1.0, shared=True)}}, "shared"),
         ({"regions": {"l2": bt.Ball(p=2, radius=1.0, low=0, high=0.5)}}, "values inside"),
         ({"regions": {"w": {"nothing": bt.Ball(p=2, radius=1.0)}}}, "leaves among"),
         ({"laws": {"noise": {"nothing": bt.Gaussian(0.1)}}}, "leaves among"),

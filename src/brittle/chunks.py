@@ -14,6 +14,7 @@ from brittle.errors import InputError
 from brittle.laws import Law
 from brittle.network import Network
 from brittle.problem import Problem
+from brittle.questions._shared import each_its_own
 from brittle.records import COLUMNS, Part, Plan
 from brittle.region import Ball, Region
 from brittle.results import Bracket
@@ -61,14 +62,18 @@ class Job:
 
     def move(self, question: str, name: str) -> Region:
         """The region of a question; for a law, balls of radius 0 on the leaves that it moves."""
-        if question == "radius":
-            return self.regions[name]
-        return {leaf: Ball(p=2, radius=0.0) for leaf in self.laws[name]}
+        if question == "probability":
+            return {leaf: Ball(p=2, radius=0.0) for leaf in self.laws[name]}
+        return self.regions[name]
 
 
 def answer(job: Job, problem: Problem, question: str, name: str) -> Bracket:
-    """One question put to the methods."""
+    """One question put to the methods; of one change common to all examples the lower end alone, which is each example's own."""
     plan = job.plan
+    if question == "accuracy":
+        from brittle.questions.margin import margin
+
+        return margin(each_its_own(problem), effort=plan.effort, ends="lower", seed=plan.seed)
     if question == "radius":
         from brittle.questions.radius import radius
 
@@ -92,6 +97,8 @@ def work(job: Job, part: Part) -> str:
         bracket = in_memory(ask, at, join_brackets)
         seconds[f"{question}/{name}"] = bracket.cost.seconds
         columns = {**identity_columns(part, question, name), **clean, **bracket_columns(bracket)}
+        if question == "accuracy":
+            columns["upper"] = [None] * len(at)  # the unit of the common change knows it
         for column, values in rows.items():
             values.extend(columns[column])
         points |= witness_points(bracket, f"{question}/{name}")

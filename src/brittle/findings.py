@@ -3,6 +3,7 @@
 import inspect
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -13,6 +14,7 @@ from brittle.files import write_json
 from brittle.health import after, doctor
 from brittle.questions.diagnose import tools
 from brittle.records import Explanation
+from brittle.region import Ball, Region
 from brittle.results import Finding
 from brittle.rows import recorded_bracket
 from brittle.store import load_run
@@ -25,14 +27,14 @@ DIAGNOSED = (
 def explain(job: Job, what: Explanation) -> str:
     """Run one diagnostic on one model and record its Finding. Returns the name of the record.
 
-    A diagnostic asks about the first region, without its subspace (without any region: a ball of radius 0) and, where it asks about noise, about the first law. One
+    A diagnostic asks about the first region, with a change for each example and without its subspace (without any region: a ball of radius 0) and, where it asks about noise, about the first law. One
     that refuses the model leaves a note, one that fails leaves a doubt; neither ends the audit.
     """
     started = time.perf_counter()
     at = torch.arange(min(DIAGNOSED, job.plan.count))
     name = next(iter(job.plan.questions()))
     try:
-        free = {leaf: ball.unrestricted() for leaf, ball in job.move(*name).items()}
+        free = {leaf: ball.unrestricted() for leaf, ball in _own(job.move(*name)).items()}
         problem = job.problem(what.model, at, free)
         found = method("diagnostics", what.method)
         finding = found(problem, seed=job.plan.seed, **_given(job, getattr(found, "function", found)))
@@ -59,11 +61,16 @@ def _given(job: Job, function: Callable) -> dict[str, object]:
     return {**tools(function, job.plan.seed), **laws}
 
 
+def _own(region: Region) -> dict[str, Ball]:
+    """The balls with a change for each example, which is what diagnostics and checks ask about."""
+    return {leaf: replace(ball, shared=False) for leaf, ball in region.items()}
+
+
 def before_checks(job: Job) -> dict[str, list[dict]]:
     """The doctor's findings on every model. Errors: InputError where one of them cannot be measured at all."""
     if not job.plan.checks:
         return {}
-    region = next(iter(job.regions.values()), None)
+    region = next((_own(region) for region in job.regions.values()), None)
     found = {}
     for name, network in job.models.items():
         health = doctor(network.original, job.x, job.labels, region=region, seed=job.plan.seed)
@@ -82,7 +89,8 @@ def after_checks(job: Job) -> dict[str, list[dict]]:
     at = torch.arange(min(DIAGNOSED, job.plan.count))
     found = {}
     for model in job.models:
-        pairs = [(name, job.problem(model, at, region)) for name, region in job.regions.items()]
+        radii = [name for question, name in job.plan.questions() if question == "radius"]
+        pairs = [(name, job.problem(model, at, job.regions[name])) for name in radii]
         found[model] = [
             {**finding.facts(), "title": f"{finding.title}, region {name}"}
             for name, problem in pairs

@@ -34,7 +34,7 @@ def named_models(module: Callable | Mapping[str, Callable]) -> dict[str, Network
 
 
 def named_regions(regions: Mapping[str, Ball | Region]) -> dict[str, dict[str, Ball]]:
-    """Every region as balls by leaf. An audit asks about each example, so a shared change is refused."""
+    """Every region as balls by leaf."""
     if not isinstance(regions, Mapping):
         do = 'name it: {"linf": bt.Ball(p=inf, radius=8 / 255, low=0, high=1)}'
         raise InputError("regions", "a mapping from names to regions", type(regions).__name__, do)
@@ -44,13 +44,7 @@ def named_regions(regions: Mapping[str, Ball | Region]) -> dict[str, dict[str, B
         raise InputError(
             "regions", "a mapping from names to regions", f"one region, of the leaves {', '.join(regions)}", do
         )
-    named = {check_name("region name", name): as_region(region) for name, region in regions.items()}
-    for name, region in named.items():
-        if any(ball.shared for ball in region.values()):
-            call = f"bt.accuracy(bt.Problem(module, x, labels, {region!r}))"
-            do = f"one change has one answer for the whole set, and an audit asks example by example: ask {call}, once for each model"
-            raise InputError(f"region {name!r}", "a change for each example", "shared=True", do)
-    return named
+    return {check_name("region name", name): as_region(region) for name, region in regions.items()}
 
 
 def named_laws(laws: Mapping[str, Law | Mapping[str, Law]]) -> dict[str, dict[str, Law]]:

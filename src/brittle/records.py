@@ -10,12 +10,14 @@ from math import isinf, isnan
 from brittle.errors import InputError
 
 # 1: first layout: run.json, samples, points, proofs, timings, checks.json, findings
-SCHEMA = 1
+# 2: besides, regions with one change common to all examples: rows of the question "accuracy", and a unit MODEL@REGION for the change
+SCHEMA = 2
+READABLE = (1, 2)
 
 # One row per (model, region or law, example). Missing is null; upper = inf where no witness was found; never NaN.
 COLUMNS = {
     "model": "String",
-    "question": "String",  # "radius" or "probability"
+    "question": "String",  # "radius", "probability" or "accuracy" (one change for all examples: the ends are margins, see COMMON)
     "name": "String",  # of the region or the law
     "example": "Int64",
     "label": "Int64",
@@ -37,7 +39,9 @@ COLUMNS = {
     "forward": "Float64",
     "backward": "Float64",
 }
-QUESTIONS = {"radius": "regions", "probability": "laws"}  # question -> the part of the plan that names its rows
+# What the unit of a common change adds to the rows of "accuracy", whose certificates the chunks have left there.
+# lower: the certified margin for a change of that example's own; upper: its margin under the one common change; in logit units.
+COMMON = ("upper", "upper_kind", "upper_method", "status", "found", "witness_margin", "witness_margin64")
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,21 @@ class Part:
     @property
     def name(self) -> str:
         return f"{self.model}-{self.number:05d}"
+
+
+@dataclass(frozen=True)
+class Common:
+    """Another unit of work: the one change common to all examples that breaks most of them, of one model and one region.
+
+    No model and no region has "@" in its name, so this name is no other unit's.
+    """
+
+    model: str
+    region: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}@{self.region}"
 
 
 @dataclass(frozen=True)
@@ -120,6 +139,17 @@ class Plan:
             for number, start in enumerate(range(0, self.count, self.chunk)):
                 yield Part(model, number, start, min(start + self.chunk, self.count))
 
+    def commons(self) -> Iterator[Common]:
+        """The common changes to be found, model by model."""
+        for model in self.models:
+            for question, name in self.questions():
+                if question == "accuracy":
+                    yield Common(model, name)
+
+    def stored(self) -> list[Part | Common]:
+        """The units of work that leave samples, points and proofs."""
+        return [*self.parts(), *self.commons()]
+
     def explanations(self) -> Iterator[Explanation]:
         """The diagnostics, model by model."""
         for model in self.models:
@@ -128,7 +158,9 @@ class Plan:
 
     def questions(self) -> list[tuple[str, str]]:
         """(question, name of its region or law), in the order of the rows."""
-        return [(question, name) for question, where in QUESTIONS.items() for name in getattr(self, where)]
+        shared = lambda leaves: any(ball.get("shared") for ball in leaves.values())
+        asked = [("accuracy" if shared(leaves) else "radius", name) for name, leaves in self.regions.items()]
+        return [*asked, *(("probability", name) for name in self.laws)]
 
     def differences(self, other: "Plan") -> list[str]:
         """Where two plans part, as "path (here, there)".

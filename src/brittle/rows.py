@@ -28,7 +28,7 @@ def clean_columns(problem: Problem) -> dict[str, list]:
         "example": problem.index.tolist(),
         "label": labels.tolist(),
         "predicted": predicted.tolist(),
-        "clean_margin": _numbers(margins),
+        "clean_margin": numbers(margins),
     }
 
 
@@ -45,20 +45,20 @@ def bracket_columns(bracket: Bracket) -> dict[str, list]:
     count = len(bracket)
     nothing = [None] * count
     columns = {
-        "lower": _numbers(bracket.lower),
+        "lower": numbers(bracket.lower),
         "lower_kind": list(bracket.kinds.lower),  # type: ignore[call-overload]
         "lower_method": list(bracket.methods.lower),  # type: ignore[call-overload]
-        "upper": _numbers(bracket.upper),
+        "upper": numbers(bracket.upper),
         "upper_kind": list(bracket.kinds.upper),  # type: ignore[call-overload]
         "upper_method": list(bracket.methods.upper),  # type: ignore[call-overload]
         "status": list(bracket.status),
-        "estimate": nothing if bracket.estimate is None else _numbers(bracket.estimate),
-        "interval_lower": nothing if bracket.interval is None else _numbers(bracket.interval[:, 0]),
-        "interval_upper": nothing if bracket.interval is None else _numbers(bracket.interval[:, 1]),
+        "estimate": nothing if bracket.estimate is None else numbers(bracket.estimate),
+        "interval_lower": nothing if bracket.interval is None else numbers(bracket.interval[:, 0]),
+        "interval_upper": nothing if bracket.interval is None else numbers(bracket.interval[:, 1]),
         "forward": [float(bracket.cost.forward)] * count,
         "backward": [float(bracket.cost.backward)] * count,
     }
-    return {**columns, **_witness_columns(bracket.witness, count)}
+    return {**columns, **witness_columns(bracket.witness, count)}
 
 
 def join_brackets(parts: Sequence[Bracket]) -> Bracket:
@@ -73,7 +73,7 @@ def recorded_bracket(run: Run, model: str, name: str, problem: Problem) -> Brack
     """The radii of a problem's examples, read back from the records of a run, with the witnesses and without the proofs."""
     assert problem.index is not None
     rows = run.brackets(model, name)[problem.index.tolist()]
-    numbers = lambda column: torch.tensor(rows[column].fill_null(inf).to_list(), dtype=torch.float64)
+    column_of = lambda column: torch.tensor(rows[column].fill_null(inf).to_list(), dtype=torch.float64)
     words = lambda column: tuple(rows[column].fill_null("").to_list())
     point = {
         leaf: torch.from_numpy(run.points(model)[f"radius/{name}/{leaf}"])[problem.index].to(value)
@@ -87,10 +87,12 @@ def recorded_bracket(run: Run, model: str, name: str, problem: Problem) -> Brack
     clean = torch.tensor(
         [s == "none" for s in status]
     )  # nothing found: the point is the clean one, and so is the margin
-    margins = [torch.where(clean, numbers("clean_margin"), numbers(c)) for c in ("witness_margin", "witness_margin64")]
-    witness = Witness(point, margins[0], found, numbers("upper"), status, margin64=margins[1])
+    margins = [
+        torch.where(clean, column_of("clean_margin"), column_of(c)) for c in ("witness_margin", "witness_margin64")
+    ]
+    witness = Witness(point, margins[0], found, column_of("upper"), status, margin64=margins[1])
     return replace(
-        bracket_of("radius", len(rows), numbers("lower"), numbers("upper")),
+        bracket_of("radius", len(rows), column_of("lower"), column_of("upper")),
         kinds=Ends(words("lower_kind"), words("upper_kind")),
         methods=Ends(words("lower_method"), words("upper_method")),
         status=words("status"),
@@ -99,7 +101,7 @@ def recorded_bracket(run: Run, model: str, name: str, problem: Problem) -> Brack
     )
 
 
-def _witness_columns(witness: Witness | None, count: int) -> dict[str, list]:
+def witness_columns(witness: Witness | None, count: int) -> dict[str, list]:
     nothing = [None] * count
     if witness is None:
         return {"found": nothing, "witness_margin": nothing, "witness_margin64": nothing}
@@ -108,36 +110,36 @@ def _witness_columns(witness: Witness | None, count: int) -> dict[str, list]:
     exact = witness.margin if witness.margin64 is None else witness.margin64
     return {
         "found": [bool(f) for f in witness.found.tolist()],
-        "witness_margin": only(_numbers(witness.margin)),
-        "witness_margin64": only(_numbers(exact)),
+        "witness_margin": only(numbers(witness.margin)),
+        "witness_margin64": only(numbers(exact)),
     }
 
 
 def clean_points(x: Tensor | Mapping[str, Tensor]) -> dict:
     if isinstance(x, Tensor):
-        return {"clean/x": _array(x)}
-    return {f"clean/x.{name}": _array(value) for name, value in x.items()}
+        return {"clean/x": array(x)}
+    return {f"clean/x.{name}": array(value) for name, value in x.items()}
 
 
 def witness_points(bracket: Bracket, prefix: str) -> dict:
     if bracket.witness is None:
         return {}
-    return {f"{prefix}/{leaf}": _array(value) for leaf, value in bracket.witness.point.items()}
+    return {f"{prefix}/{leaf}": array(value) for leaf, value in bracket.witness.point.items()}
 
 
 def proof_arrays(bracket: Bracket, prefix: str) -> dict:
     if bracket.proof is None:
         return {}
-    arrays = {f"{prefix}/{name}": _array(value) for name, value in bracket.proof.arrays.items()}
-    return {f"{prefix}/scale": _array(bracket.proof.scale), **arrays}
+    arrays = {f"{prefix}/{name}": array(value) for name, value in bracket.proof.arrays.items()}
+    return {f"{prefix}/scale": array(bracket.proof.scale), **arrays}
 
 
-def _numbers(values: Tensor) -> list[float | None]:
+def numbers(values: Tensor) -> list[float | None]:
     """Plain numbers; what is not a number is missing."""
     return [None if isnan(v) else v for v in values.detach().to(torch.float64).cpu().tolist()]
 
 
-def _array(value: Tensor):
+def array(value: Tensor):
     """A NumPy array of its own memory; bfloat16, which NumPy lacks, as float32, which holds it exactly."""
     value = value.detach().cpu()
     return (value.float() if value.dtype == torch.bfloat16 else value).contiguous().numpy()

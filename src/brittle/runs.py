@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from brittle.chunks import Job, examine, work
+from brittle.commons import agree, search
 from brittle.errors import InputError
 from brittle.executors._threads import one_thread
 from brittle.files import LOCK, locked, read_json, remove_partial, write_json
@@ -17,7 +18,7 @@ from brittle.findings import after_checks, before_checks, explain
 from brittle.laws import Law
 from brittle.planning import make_plan, named_laws, named_models, named_regions
 from brittle.progress import reporter
-from brittle.records import SCHEMA, Explanation, Part, plain
+from brittle.records import SCHEMA, Common, Explanation, Part, plain
 from brittle.region import Ball, Region
 from brittle.spec import Specification
 from brittle.store import Run, checks_done, damage, load_run, read_finding, read_plan
@@ -52,7 +53,8 @@ def audit(
 
     For every region the bracket of the largest scale at which the property holds (:func:`brittle.questions.radius.radius`),
     for every law the bracket of the probability that it fails (:func:`brittle.questions.probability.probability`), one per
-    example; health checks before and after; diagnostics on the first examples.
+    example; for a region with ``shared=True`` the bracket of the accuracy under one change common to all examples
+    (:func:`brittle.questions.accuracy.accuracy`), certified chunk by chunk, attacked in one unit of work that sees all examples; health checks before and after; diagnostics on the first examples.
 
     Guarantee: the records depend on the plan alone (weights and code of the models, data, regions, laws, effort, seed,
     chunk, level, methods, versions), never on the executor, the workers or the order. Run again, the same call resumes:
@@ -99,11 +101,12 @@ def audit(
         remove_partial(job.folder)
         if not _same_plan(job):
             _begin(job, sources or {}, absent)
-        units = [*plan.parts(), *plan.explanations()]
+        units = [*plan.stored(), *plan.explanations()]
         pending = [unit for unit in units if not _done(job, unit)]
         with reporter(len(units), len(units) - len(pending), progress) as advance:
             for name in mapped(partial(perform, job), pending, workers=workers):
                 advance(name)
+        agree(job.folder)
         worked = _finish_checks(job) or bool(pending)
     if report is not None and (worked or not (job.folder / "report.html").exists()):
         where, _, function = report.partition(":")
@@ -111,8 +114,10 @@ def audit(
     return load_run(job.folder)
 
 
-def perform(job: Job, unit: Part | Explanation) -> str:
+def perform(job: Job, unit: Part | Common | Explanation) -> str:
     """Do one unit of work, whichever it is, and return its name."""
+    if isinstance(unit, Common):
+        return search(job, unit)
     return work(job, unit) if isinstance(unit, Part) else explain(job, unit)
 
 
@@ -168,10 +173,10 @@ def _finish_checks(job: Job) -> bool:
     return True
 
 
-def _done(job: Job, unit: Part | Explanation) -> bool:
-    if isinstance(unit, Part):
-        return not damage(job.folder, unit)
-    return read_finding(job.folder, unit.model, unit.method) is not None
+def _done(job: Job, unit: Part | Common | Explanation) -> bool:
+    if isinstance(unit, Explanation):
+        return read_finding(job.folder, unit.model, unit.method) is not None
+    return not damage(job.folder, unit)
 
 
 def _executor(choice: str | Callable, workers: int) -> Callable:

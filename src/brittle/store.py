@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from brittle.errors import InputError
 from brittle.files import read_json, write_bytes, write_json
-from brittle.records import COLUMNS, SCHEMA, Part, Plan, digest, number
+from brittle.records import COLUMNS, COMMON, READABLE, Common, Part, Plan, digest, number
 
 if TYPE_CHECKING:
     import numpy
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def write_part(
-    folder: Path, part: Part, rows: Mapping[str, Sequence], points: Mapping, proofs: Mapping, timings: Mapping
+    folder: Path, part: Part | Common, rows: Mapping[str, Sequence], points: Mapping, proofs: Mapping, timings: Mapping
 ) -> None:
     """Write one unit of work. The samples come last and carry the digests of all three: they mark the part as complete."""
     import polars
@@ -43,7 +43,7 @@ def write_part(
     write_bytes(_samples(folder, part), data.getvalue())
 
 
-def damage(folder: Path, part: Part) -> str:
+def damage(folder: Path, part: Part | Common) -> str:
     """Why a part cannot be used: "" where it is whole, else "absent" or what is wrong. Reads all three files."""
     try:
         frame, marks = _read_samples(_samples(folder, part))
@@ -93,8 +93,11 @@ class Run:
         import polars
 
         schema = {name: getattr(polars, kind) for name, kind in COLUMNS.items()}
-        frames = [_read_samples(_samples(self.folder, part))[0] for part in self._parts()]
-        return polars.concat([polars.DataFrame(schema=schema), *frames])
+        read = lambda parts: polars.concat(
+            [polars.DataFrame(schema=schema), *(_read_samples(_samples(self.folder, part))[0] for part in parts)]
+        )
+        common = [unit for unit in self.plan.commons() if unit.name not in self.missing]
+        return _completed(read(self._parts()), read(common)) if common else read(self._parts())
 
     @cached_property
     def checks(self) -> dict[str, list[dict]]:
@@ -134,6 +137,29 @@ class Run:
         the examples; zeros where an example has none."""
         return self._tensors("proofs", model)
 
+    def common(self, model: str, region: str) -> "dict[str, numpy.ndarray]":
+        """Leaf -> the change common to all examples, as the point that it leads to: (1, ...) for a parameter, held once; (N, ...) for
+        inputs and for leaves of each example's own. Errors: InputError where it is not there, or damaged."""
+        unit = Common(model, region)
+        if unit not in list(self.plan.commons()):
+            expected = (
+                ", ".join(u.name for u in self.plan.commons())
+                or "a region with shared=True, of which this run has none"
+            )
+            raise InputError("common change", expected, unit.name, "use one of these names")
+        prefix = f"accuracy/{region}/"
+        found = _read_tensors(self.folder / "points" / f"{unit.name}.safetensors")
+        return {name.removeprefix(prefix): value for name, value in found.items()}
+
+    def shared_accuracy(self, model: str, name: str) -> tuple[float | None, float | None]:
+        """Accuracy under one change common to all examples: (certified, attacked); an end is None where its unit is missing.
+
+        Below: the share certified for changes of each example's own, a common one being one of them. Above: what one stored change leaves right.
+        """
+        rows = self.brackets(model, name)
+        whole, judged = len(rows) == self.plan.count, rows["found"].null_count() == 0
+        return _share(rows["lower"] > 0) if whole else None, _share(~rows["found"]) if whole and judged else None
+
     def brackets(self, model: str, name: str) -> "polars.DataFrame":
         """The rows of one model and one region or law, in the order of the examples."""
         import polars
@@ -145,7 +171,13 @@ class Run:
         return self.samples.filter((polars.col("model") == model) & (polars.col("name") == name)).sort("example")
 
     def accuracy(self, model: str, name: str, scales: Sequence[float]) -> tuple[list[float], list[float]]:
-        """Certified and attacked accuracy when the region is multiplied by each scale: shares with lower, upper > scale."""
+        """Certified and attacked accuracy when the region is multiplied by each scale: shares with lower, upper > scale.
+
+        Errors: InputError for a region with one change common to all examples, which was asked at its own size alone.
+        """
+        if ("accuracy", name) in self.plan.questions():
+            do = "ask run.shared_accuracy(model, name)"
+            raise InputError(f"region {name!r}", "a change for each example", "one common to all examples", do)
         rows = self.brackets(model, name)
         share = lambda end, scale: _share(rows[end] > scale)
         return [share("lower", s) for s in scales], [share("upper", s) for s in scales]
@@ -159,7 +191,7 @@ class Run:
         ]
 
     def __repr__(self) -> str:
-        state = "complete" if self.complete else f"{len(self.missing)} of {len(list(self.plan.parts()))} parts missing"
+        state = "complete" if self.complete else f"{len(self.missing)} of {len(self.plan.stored())} parts missing"
         names = ", ".join(name for _, name in self.plan.questions())
         return f"Run({self.folder}: {', '.join(self.models)} on {self.plan.count} examples; {names}; {state})"
 
@@ -188,7 +220,7 @@ def load_run(folder: str | Path) -> Run:
     """
     folder = Path(folder)
     facts, plan = read_plan(folder)
-    missing = {part.name: why for part in plan.parts() if (why := _unreadable(folder, part))}
+    missing = {part.name: why for part in plan.stored() if (why := _unreadable(folder, part))}
     return Run(folder, plan, facts["key"], facts["environment"], facts["sources"], missing)
 
 
@@ -198,9 +230,9 @@ def read_plan(folder: Path) -> tuple[dict, Plan]:
     if facts is None:
         got = "an unreadable run.json" if (folder / "run.json").exists() else "no run.json"
         raise InputError(what, "a folder that brittle audit wrote", got, "check the path")
-    if facts.get("schema") != SCHEMA:
-        got = f"schema {facts.get('schema')}"
-        raise InputError(what, f"records of schema {SCHEMA}", got, "use the brittle that wrote it")
+    if facts.get("schema") not in READABLE:
+        got, known = f"schema {facts.get('schema')}", " or ".join(map(str, READABLE))
+        raise InputError(what, f"records of schema {known}", got, "use the brittle that wrote it")
     try:
         return facts, Plan.of(facts["plan"])
     except (KeyError, TypeError):
@@ -224,7 +256,7 @@ def checks_done(folder: Path) -> bool:
 # ---- private -----------------------------------------------------------------------------------------------------
 
 
-def _samples(folder: Path, part: Part) -> Path:
+def _samples(folder: Path, part: Part | Common) -> Path:
     return folder / "samples" / f"{part.name}.parquet"
 
 
@@ -236,7 +268,7 @@ def _read_samples(file: Path) -> "tuple[polars.DataFrame, dict[str, str]]":
     return frame.select(list(COLUMNS)), polars.read_parquet_metadata(io.BytesIO(data))
 
 
-def _unreadable(folder: Path, part: Part) -> str:
+def _unreadable(folder: Path, part: Part | Common) -> str:
     try:
         _read_samples(_samples(folder, part))
     except FileNotFoundError:
@@ -270,6 +302,19 @@ def _read_tensors(file: Path) -> "dict[str, numpy.ndarray]":
         ) from None
 
 
+def _completed(rows: "polars.DataFrame", common: "polars.DataFrame") -> "polars.DataFrame":
+    """The rows of the chunks with what the units of common changes say of the same examples; passes add up."""
+    import polars
+
+    keys, passes = ["model", "question", "name", "example"], ["forward", "backward"]
+    both = rows.join(
+        common.select(keys + [*COMMON] + passes), on=keys, how="left", suffix="_new", maintain_order="left"
+    )
+    added = [(polars.col(c) + polars.col(f"{c}_new").fill_null(0)).alias(c) for c in passes]
+    filled = [polars.coalesce(f"{c}_new", c).alias(c) for c in COMMON]
+    return both.with_columns(*filled, *added).select(rows.columns)
+
+
 def _share(hits: "polars.Series") -> float:
     return int(hits.sum()) / max(len(hits), 1)
 
@@ -286,6 +331,9 @@ def _summary(run: Run, question: str, model: str, name: str) -> dict[str, object
     if question == "probability":
         ends = {c: mean(c) for c in ("lower", "upper", "estimate", "interval_lower", "interval_upper")}
         return {**common, **ends}
+    if question == "accuracy":
+        ends = run.shared_accuracy(model, name)
+        return {**common, **dict(zip(("lower", "upper"), ends)), **dict(zip(("certified", "attacked"), ends))}
     certified, attacked = run.accuracy(model, name, [1.0])
     both = rows.filter((rows["lower"] > 0) & rows["upper"].is_finite())
     return {

@@ -1,0 +1,1 @@
+"""The kinds of check of ``brittle verify``, one a file."""

@@ -1,0 +1,16 @@
+"""What a verification has counted and said so far."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Report:
+    """Counts and sentences under way."""
+
+    counts: dict[str, int] = field(default_factory=lambda: {"witnesses": 0, "proofs": 0, "intervals": 0})
+    unchecked: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    notes: dict[str, None] = field(default_factory=dict)
+
+    def fail(self, where: str, what: str) -> None:
+        self.failures.append(f"{where}: {what}")

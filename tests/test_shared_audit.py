@@ -1,0 +1,240 @@
+"""Audits of one change common to all examples: the answer of ``bt.accuracy``, resumable, replayed by ``verify``, told apart in the report."""
+
+import shutil
+from math import inf
+from pathlib import Path
+
+import numpy as np
+import polars
+import pytest
+import torch
+from safetensors.numpy import load
+
+import brittle as bt
+from audited import content
+from brittle import runs, store
+from brittle.errors import BracketError, InputError
+from brittle.records import Common
+from brittle.sources.digits import digits
+from brittle.sources.embedded import embedded
+
+COUNT = 12
+DEVICE = {"x": bt.Ball(p=inf, radius=0.005, low=0, high=1), "4.weight": bt.Ball(p=inf, radius=0.015, shared=True)}
+REGIONS = {"device": DEVICE}
+QUIET = {"effort": "quick", "chunk": 5, "diagnostics": [], "checks": False, "progress": False, "report": None}
+UNIT = Common("model", "device")
+
+
+def data():
+    x, labels = digits("test")
+    return embedded("mlp"), x[44 : 44 + COUNT], labels[44 : 44 + COUNT]
+
+
+def audit(out: Path, **options):
+    return bt.audit(*data(), **{"regions": REGIONS, "out": out, **QUIET, **options})
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("shared") / "run"
+    audit(folder)
+    return folder
+
+
+@pytest.fixture
+def forged(honest, tmp_path) -> Path:
+    return shutil.copytree(honest, tmp_path / "run")
+
+
+def rewrite(folder: Path, points=None, rows=None) -> None:
+    """Change the unit of the common change the way a forger would: consistently, with all digests renewed."""
+    tensors = load((folder / "points" / f"{UNIT.name}.safetensors").read_bytes())
+    tensors = {k: v.copy() for k, v in tensors.items()}
+    if points is not None:
+        points(tensors)
+    frame = polars.read_parquet(folder / "samples" / f"{UNIT.name}.parquet")
+    frame = frame if rows is None else rows(frame)
+    store.write_part(folder, UNIT, frame.to_dict(as_series=False), tensors, {}, {})
+
+
+# ---- the answer --------------------------------------------------------------------------------------------------
+
+
+def test_an_audit_gives_exactly_what_accuracy_gives(honest) -> None:
+    run, answer = bt.load_run(honest), bt.accuracy(bt.Problem(*data(), DEVICE), effort="quick")
+    assert run.complete and run.shared_accuracy("model", "device") == (float(answer.lower), float(answer.upper))
+    assert 0 < float(answer.lower) <= float(answer.upper) < 1  # neither end says nothing
+    rows = run.brackets("model", "device")
+    assert rows["question"].unique().to_list() == ["accuracy"] and rows["example"].to_list() == list(range(COUNT))
+    assert rows["found"].to_list() == answer.witness.found.tolist()
+    assert rows["upper"].to_list() == answer.witness.margin64.tolist()
+    assert (rows["lower"] <= rows["upper"]).all() and rows["lower_method"].unique().to_list() == list(
+        answer.methods.lower
+    )
+    for leaf, value in run.common("model", "device").items():
+        assert (torch.from_numpy(value) == answer.witness.point[leaf]).all()
+
+
+def test_the_change_of_the_weights_is_stored_once(honest) -> None:
+    common = bt.load_run(honest).common("model", "device")
+    assert common["4.weight"].shape == (1, 10, 100) and common["x"].shape == (COUNT, 64)
+    assert not any("accuracy" in name for part in ("00000", "00001", "00002") for name in load(
+        (honest / "points" / f"model-{part}.safetensors").read_bytes()
+    ))  # fmt: skip
+
+
+def test_a_shared_region_has_no_other_size_and_no_radius(honest) -> None:
+    run = bt.load_run(honest)
+    with pytest.raises(InputError, match="run.shared_accuracy"):
+        run.accuracy("model", "device", [0.5])
+    with pytest.raises(InputError, match="model@device"):
+        run.common("model", "other")
+    assert run.summary()[0]["question"] == "accuracy" and "ratio" not in run.summary()[0]
+
+
+def test_shared_changes_of_inputs_and_both_readings_side_by_side(tmp_path) -> None:
+    own = {leaf: bt.Ball(b.p, b.radius, b.low, b.high) for leaf, b in DEVICE.items()}
+    both = {"own": own, "shift": bt.Ball(p=inf, radius=0.1, low=0, high=1, shared=True)}
+    run = audit(tmp_path / "run", regions=both, laws={"noise": bt.Gaussian(0.1)}, checks=True, diagnostics=["sources"])
+    assert [row["question"] for row in run.summary()] == ["radius", "accuracy", "probability"]
+    assert run.common("model", "shift")["x"].shape == (COUNT, 64)
+    assert bt.verify(tmp_path / "run", *data()).passed
+
+
+# ---- nothing is lost ---------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_killed_between_units_and_resumed_it_gives_identical_records(honest, tmp_path, after) -> None:
+    def some(function, items, workers=1):
+        for done, item in enumerate(items):
+            if done == after:
+                raise Killed
+            yield function(item)
+
+    with pytest.raises(Killed):
+        audit(tmp_path / "run", executor=some)
+    part = bt.load_run(tmp_path / "run")
+    assert not part.complete and part.shared_accuracy("model", "device")[1] is None
+    assert audit(tmp_path / "run").complete and content(tmp_path / "run") == content(honest)
+
+
+def test_neither_the_order_nor_the_workers_matter(honest, tmp_path) -> None:
+    backwards = lambda function, items, workers=1: map(function, reversed(list(items)))
+    audit(tmp_path / "run", executor=backwards)
+    assert content(tmp_path / "run") == content(honest)
+
+
+@pytest.mark.parametrize("kind", ["samples", "points", "proofs"])
+def test_a_flipped_byte_is_found_named_and_repaired(honest, forged, kind) -> None:
+    file = next((forged / kind).glob(f"{UNIT.name}.*"))
+    whole = bytearray(file.read_bytes())
+    whole[len(whole) // 2 if kind == "points" else 10] ^= 1  # of a table: where its values begin
+    file.write_bytes(whole)
+    failures = bt.verify(forged, *data()).failures
+    assert failures and all(UNIT.name in f or "no row of the common change" in f for f in failures)
+    audit(forged)
+    assert content(forged) == content(honest)
+
+
+def test_a_proof_and_a_common_change_that_contradict_each_other_end_the_audit(forged) -> None:
+    rewrite(forged, rows=lambda f: f.with_columns(found=polars.lit(True), upper=polars.lit(-1.0)))
+    with pytest.raises(BracketError, match="one of the two has a bug"):
+        audit(forged)
+
+
+# ---- verification ------------------------------------------------------------------------------------------------
+
+
+def test_an_honest_run_passes(honest) -> None:
+    answer = bt.verify(honest, *data())
+    certified = (bt.load_run(honest).brackets("model", "device")["lower"] > 0).sum()
+    assert answer.passed and (answer.witnesses, answer.proofs) == (1, certified)
+
+
+def failures(folder: Path, **changes) -> str:
+    rewrite(folder, **changes)
+    answer = bt.verify(folder, *data())
+    assert not answer.passed
+    return "\n".join(answer.failures)
+
+
+@pytest.mark.parametrize("leaf", ["4.weight", "x"])
+def test_a_change_moved_out_of_its_ball_fails(forged, leaf) -> None:
+    def move(points):
+        value = points[f"accuracy/device/{leaf}"]
+        value += np.float32(0.03) * np.where(value > 0.5, -1, 1).astype(np.float32)
+
+    assert "the common change lies outside its region" in failures(forged, points=move)
+
+
+def test_a_change_by_one_more_unit_of_the_last_places_outside_fails(forged) -> None:
+    """The ball is closed: an entry at its face, moved on by two parts in 10^6 of the radius, is out."""
+
+    def move(points):
+        centre = data()[0][4].weight.detach().numpy()
+        value = points["accuracy/device/4.weight"]
+        far = np.abs(value[0] - centre) >= 0.014999
+        value[0][far] = (centre + (value[0] - centre) * np.float32(1.00001))[far]
+
+    assert "the common change lies outside its region" in failures(forged, points=move)
+
+
+def test_weights_of_each_example_s_own_are_no_common_change(forged) -> None:
+    def copy(points):
+        points["accuracy/device/4.weight"] = np.repeat(points["accuracy/device/4.weight"], COUNT, 0)
+
+    assert "not one for all examples" in failures(forged, points=copy)
+
+
+def test_a_common_change_that_breaks_less_than_it_says_fails(forged) -> None:
+    def clean(points):
+        points["accuracy/device/4.weight"][0] = data()[0][4].weight.detach().numpy()
+        points["accuracy/device/x"] = data()[1].numpy().copy()
+
+    text = failures(forged, points=clean)
+    assert "the common change does not break it" in text and "under the common change the margin is" in text
+
+
+def test_invented_certificates_prove_nothing(forged) -> None:
+    name = "model-00000"
+    frame = polars.read_parquet(forged / "samples" / f"{name}.parquet")
+    tensors = [load((forged / kind / f"{name}.safetensors").read_bytes()) for kind in ("points", "proofs")]
+    part = next(iter(bt.load_run(forged).plan.parts()))
+    invented = frame.with_columns(lower=polars.lit(0.5), lower_kind=polars.lit("proved"))
+    store.write_part(forged, part, invented.to_dict(as_series=False), *tensors, {})
+    text = "\n".join(bt.verify(forged, *data()).failures)
+    assert "gives a margin of only" in text and "broken by the common change" in text
+
+
+def test_a_proof_of_a_smaller_region_is_no_proof_of_this_one(forged) -> None:
+    name = "model-00000"
+    frame = polars.read_parquet(forged / "samples" / f"{name}.parquet")
+    points, proofs = (load((forged / kind / f"{name}.safetensors").read_bytes()) for kind in ("points", "proofs"))
+    proofs = {k: v * 0.5 if k.endswith("/scale") else v for k, v in proofs.items()}
+    part = next(iter(bt.load_run(forged).plan.parts()))
+    store.write_part(forged, part, frame.to_dict(as_series=False), points, proofs, {})
+    assert any("more than its proof speaks of" in f for f in bt.verify(forged, *data()).failures)
+
+
+def test_a_shift_of_inputs_that_is_not_common_fails(tmp_path) -> None:
+    folder = tmp_path / "run"
+    audit(folder, regions={"device": bt.Ball(p=inf, radius=0.1, low=0, high=1, shared=True)})
+
+    def move(points):
+        value = points["accuracy/device/x"]
+        value[0] = np.clip(data()[1][0].numpy() - (value[0] - data()[1][0].numpy()), 0, 1)
+
+    assert "no one change of 'x' leads to all stored points" in failures(folder, points=move)
+
+
+def test_the_seed_alone_decides(honest, tmp_path) -> None:
+    run = runs.audit(*data(), REGIONS, out=tmp_path / "run", **{**QUIET, "chunk": 7})
+    rows, before = run.brackets("model", "device"), bt.load_run(honest).brackets("model", "device")
+    assert (
+        rows["upper"].to_list() == before["upper"].to_list()
+    )  # the change is found over all examples, whatever the chunk
