@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from brittle import axes, lowering
 from brittle.composites import expressed
 from brittle.errors import NotCertified
 from brittle.graph import Batch, Graph, Node, Ref, references
@@ -62,7 +63,23 @@ def export(network: Network, values: dict[str, Tensor], keywords: tuple[str, ...
         except Exception as reason:  # user code and the exporter decide what can go wrong here
             text = str(reason).strip().splitlines() or [""]
             reasons.append(f"{type(reason).__name__}: {text[0][:160]}".rstrip(": "))
+    if _packs(network, keywords, tuple(values.values())):
+        raise NotCertified(
+            "packed sequences, whose lengths are data: ask about sequences of one length, without packing"
+        )
     raise NotCertified(f"cannot export: {reasons[-1]}")
+
+
+def _packs(network: Network, keywords: tuple[str, ...] | None, values: tuple[Tensor, ...]) -> bool:
+    """Whether a recurrent layer inside is given packed sequences."""
+    module, found = _Logits(copied(network.double), keywords), []
+    note = lambda layer, given: found.append(isinstance(given[0], nn.utils.rnn.PackedSequence))
+    for layer in module.modules():
+        if isinstance(layer, nn.RNNBase):
+            layer.register_forward_pre_hook(note)
+    if any(isinstance(layer, nn.RNNBase) for layer in module.modules()):
+        module(values)
+    return any(found)
 
 
 def _compare(program, network: Network, keywords: tuple[str, ...] | None, values: tuple[Tensor, ...]) -> None:
@@ -107,6 +124,8 @@ def _translate(program, leaves: tuple[str, ...], canonical: dict[str, str], size
     for node in program.graph.nodes:
         if node.op in ("call_function", "get_attr") and node in alive:
             build.operation(node)
+    if build.axis.get(last, 0):
+        raise NotCertified(f"the logits hold the examples on axis {build.axis[last]}")
     output = build.names[last]
     nodes = _living(build.nodes, output)
     names = {n.name for n in nodes}
@@ -128,7 +147,11 @@ def _ancestors(last) -> set:
 
 
 class _Build:
-    """Nodes under construction: torch.fx nodes in, ours out."""
+    """Nodes under construction: torch.fx nodes in, ours out.
+
+    axis    where the module holds the examples, for every torch.fx node that does not hold them in front; our nodes always do
+    pieces  the values of torch.fx nodes that have several
+    """
 
     def __init__(self, size: int | None) -> None:
         self.size = size
@@ -136,32 +159,43 @@ class _Build:
         self.names: dict = {}
         self.constants: dict[str, Tensor] = {}
         self.known: dict[str, Node] = {}
+        self.axis: dict = {}
+        self.pieces: dict[Any, tuple[Ref, ...]] = {}
 
-    def add(self, source, name: str, op: str, arguments: dict, varies: bool, target: str = "") -> str:
-        count, unique = 0, name
-        while unique in self.known:
-            count += 1
-            unique = f"{name}_{count}"
+    def add(
+        self, source, name: str, op: str, arguments: dict, varies: bool, target: str = "", examples: int = 0
+    ) -> str:
         value = source.meta.get("val")
         whole = tuple(value.shape) if isinstance(value, Tensor) else ()
         varies = varies or any(isinstance(_multiple(s, None), Batch) for s in whole[:1])  # zeros for every example
         if varies and isinstance(value, Tensor):
-            op, whole = self._per_example(op, value)
-        node = Node(unique, op, arguments, tuple(int(s) for s in whole), varies, target)
+            whole = self._per_example(op, value, examples)
+        self.names[source] = self.append(name, op, arguments, tuple(int(s) for s in whole), varies, target)
+        if examples:
+            self.axis[source] = examples
+        return self.names[source]
+
+    def append(self, name: str, op: str, arguments: dict, shape: tuple[int, ...], varies: bool, target: str) -> str:
+        """One more node, under the first name that is free."""
+        count, unique = 0, name
+        while unique in self.known:
+            count += 1
+            unique = f"{name}_{count}"
+        node = Node(unique, op, arguments, shape, varies, target)
         self.nodes.append(node)
         self.known[unique] = node
-        self.names[source] = unique
         return unique
 
-    def _per_example(self, op: str, value: Tensor) -> tuple[str, tuple]:
+    def _per_example(self, op: str, value: Tensor, examples: int) -> tuple:
         whole = tuple(value.shape)
         if value.is_floating_point() and value.dtype != torch.float64:
             raise NotCertified(f"{str(value.dtype).removeprefix('torch.')} arithmetic inside the module, at {op}")
-        if not whole or _multiple(whole[0], self.size) != Batch(1):
+        if len(whole) <= examples or _multiple(whole[examples], self.size) != Batch(1):
             raise NotCertified(f"operation {op} mixes examples")
-        if any(not isinstance(s, int) and not _is_number(s) for s in whole[1:]):
+        rest = whole[:examples] + whole[examples + 1 :]
+        if any(not isinstance(s, int) and not _is_number(s) for s in rest):
             raise NotCertified(f"operation {op} makes a feature axis that depends on the number of examples")
-        return op, whole[1:]
+        return rest
 
     def operation(self, node) -> None:
         op, target = _op_name(node)
@@ -169,20 +203,131 @@ class _Build:
         if isinstance(value, (int, torch.SymInt)) or op in ("sym_size", "sym_numel"):
             return  # a size; read off where it is used
         arguments = self._arguments(node)
+        if isinstance(value, (list, tuple)) and op not in lowering.RECURRENT:
+            return  # pieces; each is made where it is taken
         source = node.args[0] if node.args and isinstance(node.args[0], torch.fx.Node) else None
         copies = _is_everything(arguments) if op == "slice" else op in ALIASES
         if source is not None and copies and self._is_copy(node, source, arguments):
-            self.names[node] = self.names[source]
+            self._alias(node, self.names[source], self.axis.get(source, 0))
             return
+        if op in lowering.RECURRENT:
+            self._recurrent(node, op, target, arguments)
+            return
+        if op == "getitem" and source in self.pieces:
+            self.names[node] = self.pieces[source][int(arguments["index"])].name
+            return
+        reads = node.all_input_nodes
         if op == "getitem" and source is not None:
+            reads = source.all_input_nodes
             op, arguments = self._piece(node, source, arguments)
             target = {"slice": "aten.slice.Tensor", "select": "aten.select.int"}.get(op, target)
         if op in CONVOLUTIONS and isinstance(arguments["padding"], str):
             arguments, target = self._numeric_padding(arguments), f"aten.{op}.default"
         varies = any(self.known[name].varies for name in references(arguments.values()))
+        name, examples = op, 0
         if op in RESHAPES and not target.endswith(".dtype"):  # view(dtype) reads the bits as another type
             op, arguments = "reshape", {"input": arguments["input"]}
-        self.add(node, op, op, arguments, varies, target)
+            examples = self._regrouped(name, node, source) if varies else 0
+        elif varies:
+            op, target, arguments, examples = self._carried(reads, op, target, arguments)
+        elif op in axes.MADE and (found := self._made_for(value)):
+            varies, examples, arguments = True, found, axes.made(arguments, found)
+        elif op == "expand" and (found := self._made_for(value)):
+            varies, examples, arguments = True, found, self._expanded(source, arguments, found)
+        known = self._already(op, arguments, node)
+        if known is not None:
+            self._alias(node, known, examples)
+            return
+        self.add(node, name, op, arguments, varies, target, examples)
+
+    def _alias(self, node, name: str, examples: int) -> None:
+        self.names[node] = name
+        if examples:
+            self.axis[node] = examples
+
+    def _expanded(self, source, arguments: dict, examples: int) -> dict:
+        """A constant repeated for every example on an axis that is not the first: the constant with that axis in front, repeated."""
+        size = axes.made(arguments, examples)["size"]
+        shape = (1,) * (len(size) - source.meta["val"].dim()) + tuple(source.meta["val"].shape)
+        order = (examples, *(d for d in range(len(size)) if d != examples))
+        turned = tuple(shape[d] for d in order)
+        value = Ref(self.append("reshape", "reshape", {"input": arguments["input"]}, shape, False, ""))
+        value = Ref(
+            self.append("permute", "permute", {"input": value, "dims": order}, turned, False, "aten.permute.default")
+        )
+        return {**arguments, "input": value, "size": size}
+
+    def _carried(self, reads: list, op: str, target: str, arguments: dict) -> tuple[str, str, dict, int]:
+        """The operation on values that hold the examples in front; they do as a rule, and then it is the operation itself."""
+        known = {n: self.known[self.names[n]].varies for n in reads if n in self.names}
+        seen = {(self.axis.get(n, 0), n.meta["val"].dim()) for n, varies in known.items() if varies}
+        moves = op in axes.MOVING and len(seen) == 1
+        if not moves and all(examples == 0 for examples, _ in seen):
+            return op, target, arguments, 0
+        if len(seen) > 1:
+            raise NotCertified(f"operation {op} mixes examples")
+        ((examples, rank),) = seen
+        still = [n.meta["val"].dim() for n, varies in known.items() if not varies]
+        new, changed, after = axes.carried(op, arguments, examples, rank, still)
+        if moves and examples == after == 0:
+            return op, target, arguments, 0
+        return new, target if new == op else f"aten.{new}.default", changed, after
+
+    def _regrouped(self, name: str, node, source) -> int:
+        before, after = source.meta["val"].shape, node.meta["val"].shape
+        is_examples = lambda size: _multiple(size, self.size) == Batch(1)
+        found = axes.regrouped(before, after, self.axis.get(source, 0), is_examples)
+        if found is None:
+            raise NotCertified(f"operation {name} mixes examples")
+        return found
+
+    def _made_for(self, value: Any) -> int:
+        """The axis of the examples in a value made for each of them; 0 where there is none, or where it is in front."""
+        places = [place for place, size in enumerate(value.shape) if isinstance(_multiple(size, None), Batch)]
+        return places[0] if len(places) == 1 else 0
+
+    def _already(self, op: str, arguments: dict, node) -> str | None:
+        """The node that a piece of a stack, or axes in the order they have, are already."""
+        source = arguments.get("input")
+        if not isinstance(source, Ref):
+            return None
+        before = self.known[source.name]
+        if op == "permute" and before.varies and arguments["dims"] == tuple(range(len(before.shape) + 1)):
+            return source.name
+        if op == "select" and before.op == "stack" and arguments["dim"] == before.arguments["dim"]:
+            return before.arguments["tensors"][arguments["index"]].name  # type: ignore[index]
+        return None
+
+    def _recurrent(self, node, op: str, target: str, arguments: dict) -> None:
+        """A recurrent layer or cell, unrolled."""
+        cell = op in lowering.CELLS
+        if not cell and not target.endswith(".input"):
+            raise NotCertified(f"operation {op} of packed sequences")
+        batch_first = cell or bool(arguments["batch_first"])
+        given = node.args[1] if isinstance(node.args[1], (list, tuple)) else (node.args[1],)
+        wanted = {node.args[0]: 0 if batch_first else 1} | {n: 0 if cell else 1 for n in given}
+        for value, place in wanted.items():
+            varies = self.known[self.names[value]].varies
+            if self.axis.get(value, 0) != place if varies else not self._is_zero(Ref(self.names[value])):
+                raise NotCertified(f"operation {op} mixes examples")
+        write = lowering.Writer(self._write, lambda ref: self.known[ref.name].shape, self._is_zero)
+        if cell:
+            found = lowering.unroll_cell(op, arguments, write)
+        else:
+            found = lowering.unroll(op, arguments, write)
+        if isinstance(node.meta["val"], Tensor):
+            self.names[node] = found[0].name
+        self.pieces[node] = found
+        for user in node.users:
+            if not cell and _op_name(user)[0] == "getitem" and (user.args[1] or not batch_first):
+                self.axis[user] = 1
+
+    def _write(self, op: str, arguments: dict, shape: tuple[int, ...], target: str) -> Ref:
+        varies = op == "zeros" or any(self.known[name].varies for name in references(arguments.values()))
+        return Ref(self.append(op, op, arguments, shape, varies, target))
+
+    def _is_zero(self, value: Ref) -> bool:
+        return self.known[value.name].op == "zeros"
 
     def _is_copy(self, node, source, arguments: dict) -> bool:
         if arguments.get("train"):
