@@ -23,23 +23,30 @@ from brittle.spec import matrix
 Relaxed = Mapping[str, Planes]
 Enclose = Callable[[State, Node, Tensor, Tensor, Relaxed], tuple[Tensor, Tensor]]
 Choose = Callable[[State, Node, Relaxed], Planes]
+Local = Callable[[State, Node, Tensor, Relaxed], tuple[Tensor, Tensor] | None]
 
 
-def relax(state: State, enclose: Enclose, choose: Choose) -> dict[str, Planes]:
+def relax(state: State, enclose: Enclose, choose: Choose, local: Local | None = None) -> dict[str, Planes]:
     """Visit every node of the graph once; returns the planes of the nonlinear ones.
 
     enclose  (state, nonlinear node, units (K,), one-hot rows (K, 1, *shape of its input), planes so far) -> (low, high),
              each (K, N): bounds of those units of the node's input. It is asked only about units that are bent on the
              interval known so far, and what it says is intersected with that interval.
     choose   (state, nonlinear node, planes so far) -> its planes over the final interval
+    local    (state, nonlinear node, which units are bent (N, *shape), planes so far) -> (low, high) (N, prod(shape)) of those units, nan
+             elsewhere; or None to have ``enclose`` asked. For units that read a part of the network only
     """
     relaxed: dict[str, Planes] = {}
     for node in state.graph.nodes:
         if ops.is_nonlinear(node):
             source = source_of(node)
-            doubtful = bent(state, node).flatten(1)
+            bends = bent(state, node)
+            doubtful, shape = bends.flatten(1), state.known[source].shape
             units = doubtful.any(0).nonzero()[:, 0]
-            shape = state.known[source].shape
+            known = local(state, node, bends, relaxed) if local is not None and len(units) else None
+            if known is not None:
+                intersect(state, source, torch.arange(prod(shape), device=units.device), *known)
+                units = units[:0]
             for at in units.split(rows_at_once(state)) if len(units) else ():
                 one = torch.zeros(len(at), 1, prod(shape), dtype=torch.float64, device=units.device)
                 one[torch.arange(len(at)), 0, at] = 1

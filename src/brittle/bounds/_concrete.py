@@ -1,6 +1,7 @@
 """From a linear form over the region to a number: the exact minimum over ball and range, rounded outwards."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from math import inf
 
 import torch
@@ -12,6 +13,7 @@ from brittle.errors import NotCertified
 from brittle.evidence import joined
 from brittle.intervals import State, gamma
 from brittle.problem import Problem
+from brittle.receptive import Places
 from brittle.relaxation import Pulled, inner
 from brittle.results import Certificate
 
@@ -29,37 +31,90 @@ def over_boxes(state: State, pulled: Pulled) -> Tensor:
     return settled(total, pulled)
 
 
+@dataclass(frozen=True, eq=False)
+class Around:
+    """What one input leaf may do: ``centre + v`` with ``|v|_p <= radius`` and ``-down <= v <= up``; all (N, ...), one example each.
+
+    radius    (N,), or None for a leaf that does not move
+    down, up  None without a range
+    groups    channels of a group that counts as one feature in p = 0, or None
+    inside    1 where an entry is an input, 0 where it is padding; None: all are
+    """
+
+    centre: Tensor
+    p: float = inf
+    radius: Tensor | None = None
+    down: Tensor | None = None
+    up: Tensor | None = None
+    groups: int | None = None
+    inside: Tensor | None = None
+
+
+def around(problem: Problem, state: State) -> dict[str, Around]:
+    """By input node: the balls of a region, cut by their ranges."""
+    return {name: _around(problem, leaf) for leaf, name in state.graph.inputs.items()}
+
+
+def _around(problem: Problem, leaf: str) -> Around:
+    centre = problem.inputs[leaf].detach().double()
+    if leaf not in problem.region:
+        return Around(centre)
+    ball = problem.region[leaf]
+    radius = norms.proof_radius(ball.p, problem.radius(leaf)).to(centre.device)
+    groups = centre.shape[1] if ball.groups == "channels" else None
+    if ball.low is None and ball.high is None:
+        return Around(centre, ball.p, radius, groups=groups)
+    low, high = ball.exact_range(centre)
+    return Around(centre, ball.p, radius, _room(centre - low), _room(high - centre), groups)
+
+
+def cut(balls: Mapping[str, Around], places: Places) -> dict[str, Around]:
+    """The balls as windows see them."""
+    gather = lambda name, value: None if value is None else places.gather(name, value)
+    seen = {name: ball for name, ball in balls.items() if name in places.field.windows}
+    return {
+        name: replace(
+            ball,
+            centre=places.gather(name, ball.centre),
+            radius=None if ball.radius is None else places.take(ball.radius),
+            down=gather(name, ball.down),
+            up=gather(name, ball.up),
+            inside=None if ball.radius is None else places.inside(name),
+        )
+        for name, ball in seen.items()
+    }
+
+
 def over_balls(problem: Problem, state: State, pulled: Pulled) -> Tensor:
     """The least value over the region itself, (R, N): every leaf has its own ball, cut by its own range."""
+    return least(around(problem, state), state, pulled)
+
+
+def least(balls: Mapping[str, Around], state: State, pulled: Pulled) -> Tensor:
+    """The least value over balls of every input node, (R, N)."""
     total = pulled.constant - pulled.slack
-    leaves = {name: leaf for leaf, name in state.graph.inputs.items()}
     for name, rows in pulled.coefficients.items():
-        leaf = leaves[name]
-        centre = problem.inputs[leaf].detach().double()
-        value = inner(rows, centre) - evaluation_loss(state, pulled, name)
-        total = total + (value - reach(problem, leaf, rows) if leaf in problem.region else value)
+        ball = balls[name]
+        value = inner(rows, ball.centre) - evaluation_loss(state, pulled, name)
+        total = total + (value if ball.radius is None else value - reach(ball, rows))
     return settled(total, pulled)
 
 
-def reach(problem: Problem, leaf: str, rows: Tensor) -> Tensor:
+def reach(ball: Around, rows: Tensor) -> Tensor:
     """``max <-row, v>`` over the changes v that the ball and the range of one leaf allow, (R, N)."""
-    ball, centre = problem.region[leaf], problem.inputs[leaf].detach().double()
-    low, high = ball.exact_range(centre)
-    radius = norms.proof_radius(ball.p, problem.radius(leaf)).to(centre.device)
-    flat = -rows.flatten(2)
-    if ball.low is None and ball.high is None:
-        down = up = None
-    else:
-        down, up = (_room(high_ - low_).flatten(1) for high_, low_ in ((centre, low), (high, centre)))
-    if ball.groups == "channels":
-        return _grouped(flat, radius, down, up, centre.shape[1])
+    assert ball.radius is not None
+    rows = rows if ball.inside is None else rows * ball.inside
+    radius, flat, full = ball.radius, -rows.flatten(2), (len(rows), len(ball.centre))
+    down, up = (None if side is None else side.flatten(1) for side in (ball.down, ball.up))
+    if ball.groups is not None:
+        return _grouped(flat, radius, down, up, ball.groups)
     if ball.p == inf and down is not None and up is not None and bool(radius.isfinite().all()):
         # the box around ball and range is the region: two products of non-negative numbers, under the factor of norms.support
         fall, rise = (torch.minimum(side, radius[:, None]) for side in (down, up))
         positive = flat.clamp_min(0)
         value = inner(positive, rise) + inner(positive - flat, fall)
-        return (value * (1 + (flat.shape[-1] + 8) * norms.EPSILON)).expand(len(rows), len(problem))
-    return norms.support(flat, ball.p, radius, down, up).expand(len(rows), len(problem))
+        return (value * (1 + (flat.shape[-1] + 8) * norms.EPSILON)).expand(full)
+    return norms.support(flat, ball.p, radius, down, up).expand(full)
 
 
 def certificate(lower: Tensor, method: str, proof: dict[str, Tensor] | None = None) -> Certificate:

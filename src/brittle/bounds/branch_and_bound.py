@@ -107,7 +107,10 @@ def _root(problem: Problem) -> tuple[Root, Tensor, dict[str, Planes]]:
     graph = graph_of(problem)
     state = intervals.start(problem, graph)
     relaxed = backward.relax(
-        state, lambda *unit: crown._enclose(problem, *unit), lambda state, node, _: planes(state, node)
+        state,
+        lambda *unit: crown._enclose(problem, *unit),
+        lambda state, node, _: planes(state, node),
+        lambda *field: crown._local(problem, *field),
     )
     meter.count(forward=3 * len(problem))
     root = Root(problem, state, units_of(graph), *backward.specification(problem, state))

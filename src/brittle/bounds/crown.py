@@ -5,7 +5,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from brittle import backward, intervals, meter
+from brittle import backward, intervals, meter, receptive
 from brittle.about import About
 from brittle.bounds import _concrete
 from brittle.errors import InputError
@@ -13,7 +13,7 @@ from brittle.graph import Node, graph_of
 from brittle.intervals import State
 from brittle.planes import planes
 from brittle.problem import Problem
-from brittle.relaxation import pull_back
+from brittle.relaxation import PIECE, pull_back
 from brittle.results import Certificate
 
 ABOUT = About(
@@ -81,7 +81,12 @@ def _bound(problem: Problem, lower_slope: str) -> Certificate:
     graph = graph_of(problem)
     state = intervals.start(problem, graph)
     rule = planes if lower_slope == "adaptive" else backward.chord_planes
-    relaxed = backward.relax(state, lambda *unit: _enclose(problem, *unit), lambda state, node, _: rule(state, node))
+    relaxed = backward.relax(
+        state,
+        lambda *unit: _enclose(problem, *unit),
+        lambda state, node, _: rule(state, node),
+        lambda *field: _local(problem, *field),
+    )
     meter.count(forward=3 * len(problem))
     rows, offsets, doubt = backward.specification(problem, state)
     sharing: dict[str, list[Tensor]] = {}
@@ -104,6 +109,32 @@ def _enclose(
         return state.low[source].flatten(1)[:, at].T, state.high[source].flatten(1)[:, at].T
     low = _least(problem, state, source, one, relaxed)
     return low, -_least(problem, state, source, -one, relaxed)
+
+
+def _local(
+    problem: Problem, state: State, node: Node, bends: Tensor, relaxed: backward.Relaxed
+) -> tuple[Tensor, Tensor] | None:
+    """The same for units that read a small window of the network: every pair of an example and a bent unit in its own window."""
+    source = backward.source_of(node)
+    field = receptive.field_of(state, source)
+    if field is None or state.known[source].op == "input":
+        return None
+    balls = _concrete.around(problem, state)
+    example, channel, *positions = bends.nonzero(as_tuple=True)
+    meter.count(backward=2 * len(example))
+    found = state.low[source].new_full((2, *bends.shape), torch.nan)
+    for at in torch.arange(len(example), device=example.device).split(max(1, PIECE // (2 * field.entries))):
+        places = receptive.Places(field, example[at], tuple(p[at] for p in positions))
+        small, planes_here = receptive.restricted(state, places, relaxed)
+        rows = found.new_zeros(2, len(at), *field.known[source].shape)
+        rows.flatten(2)[0, torch.arange(len(at)), channel[at]] = 1
+        rows[1] = -rows[0]
+        pulled = pull_back(small, source, rows, planes_here)
+        low, below = _concrete.least(_concrete.cut(balls, places), small, pulled)
+        found[0].index_put_((example[at], channel[at], *places.positions), low)
+        found[1].index_put_((example[at], channel[at], *places.positions), -below)
+    low, high = found.flatten(2)
+    return low, high
 
 
 def _least(
