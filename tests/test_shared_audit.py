@@ -1,6 +1,8 @@
 """Audits of one change common to all examples: the answer of ``bt.accuracy``, resumable, replayed by ``verify``, told apart in the report."""
 
+import re
 import shutil
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 
@@ -14,7 +16,10 @@ import brittle as bt
 from audited import content
 from brittle import runs, store
 from brittle.errors import BracketError, InputError
+from brittle.panels._data import answers
+from brittle.panels._grade import grade
 from brittle.records import Common
+from brittle.report import render
 from brittle.sources.digits import digits
 from brittle.sources.embedded import embedded
 
@@ -238,3 +243,61 @@ def test_the_seed_alone_decides(honest, tmp_path) -> None:
     assert (
         rows["upper"].to_list() == before["upper"].to_list()
     )  # the change is found over all examples, whatever the chunk
+
+
+# ---- presentation ------------------------------------------------------------------------------------------------
+
+
+def words(page: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+
+
+def test_the_report_tells_the_readings_apart(tmp_path) -> None:
+    """The row of the shared change holds its accuracy, that of each example's own its own; radii are told of the latter only."""
+    own = {leaf: replace(ball, shared=False) for leaf, ball in DEVICE.items()}
+    run = audit(tmp_path / "run", regions={"device": DEVICE, "alone": own}, report="brittle.report:write")
+    page = words((tmp_path / "run" / "report.html").read_text(encoding="utf-8"))
+    assert "could not be drawn" not in page
+    shared, alone = run.shared_accuracy("model", "device"), [a for (a,) in run.accuracy("model", "alone", [1.0])]
+    assert tuple(alone) != shared and alone[0] <= alone[1] <= shared[1]  # its own change breaks what a shared one does, and more
+    assert f"one shared change {shared[0]:.1%} {shared[1]:.1%}".replace("%", " %") in page
+    assert f"own (region alone) {alone[0]:.1%} {alone[1]:.1%}".replace("%", " %") in page
+    section = page[page.index("Three readings of a region, never mixed up") :][:600]
+    assert all(said in section for said in ("A concrete fault", "One shared change", "A change of each example's own"))
+    assert "device, one change for all" in page and "one for all examples" in page and "each example its own" in page
+    assert run.brackets("model", "alone")["question"].unique().to_list() == ["radius"]
+    with pytest.raises(InputError):
+        run.accuracy("model", "device", [1.0])
+
+
+def test_an_unfinished_or_vacuous_answer_says_so(honest, forged) -> None:
+    (forged / "samples" / f"{UNIT.name}.parquet").unlink()
+    page = words(render(bt.load_run(forged)))
+    assert "part of the answer is missing" in page and "Parts of this run that are missing or damaged: 1" in page
+    rewrite_rows = lambda f: f.with_columns(lower=polars.lit(-1.0))
+    run = bt.load_run(honest)
+    object.__setattr__(run, "samples", rewrite_rows(run.samples))
+    assert "nothing known, not no robustness" in words(render(run))
+
+
+def test_the_grade_counts_shared_changes(honest) -> None:
+    run = bt.load_run(honest)
+    found = answers(run, "model", "accuracy", "device")
+    low, high = run.shared_accuracy("model", "device")
+    assert high <= 1.05 * low and grade([], [], [], [found]).letter == "A"
+    assert grade([], [], [], [replace(found, lower=found.lower - 2.0)]).letter == "B"
+    unproved = replace(found, lower=-abs(found.lower) - 1)
+    assert grade([], [], [], [unproved]).letter == "C"
+    assert grade([], [], [], [replace(unproved, upper=abs(found.upper) + 1)]).letter == "D"
+    assert grade([], [], [], [replace(found, lower=found.upper + 1)]).letter == "F"
+
+
+def test_show_gives_the_bracket_of_the_accuracy(honest, capsys) -> None:
+    from brittle.cli.main import main
+
+    low, high = bt.load_run(honest).shared_accuracy("model", "device")
+    assert main(["show", str(honest)]) == 0
+    said = capsys.readouterr().out
+    assert f"[{low:.4g}, {high:.4g}]" in said and "one change for all" in said and "proved .. witnessed" in said
+    assert main(["show", str(honest), "--format", "csv"]) == 0
+    assert f"model,accuracy,device,{COUNT}," in capsys.readouterr().out

@@ -23,21 +23,26 @@ def texts(run: "Run") -> list[dict[str, object]]:
 def values(run: "Run") -> list[dict[str, object]]:
     """One row of numbers per model and question, radii in the units of the inputs, for programs."""
     summary = run.summary()
-    return [
-        _probability(run, row) if row["question"] == "probability" else _radius(run, row, summary) for row in summary
-    ]
+    told = {"radius": lambda row: _radius(run, row, summary), "accuracy": lambda row: _accuracy(run, row)}
+    return [told.get(str(row["question"]), lambda row: _probability(run, row))(row) for row in summary]
 
 
 def caption(run: "Run") -> str:
     """What the columns mean, in one line."""
+    shared = any(question == "accuracy" for question, _ in run.plan.questions())
+    together = ", or certified and attacked accuracy under one change common to all examples" if shared else ""
     return (
         f"{run.plan.count} examples. Accuracy at a size: certified .. attacked. Bracket: median radius, or mean probability "
-        f"of failure (each example's interval holds at level {run.plan.level:g})."
+        f"of failure (each example's interval holds at level {run.plan.level:g}){together}."
     )
 
 
 def _probability(run: "Run", row: Mapping) -> dict[str, object]:
     return {**row, "unit": "probability", "at": None, "certified": None, "attacked": None, **_guarantees(run, row)}
+
+
+def _accuracy(run: "Run", row: Mapping) -> dict[str, object]:
+    return {**row, "unit": "accuracy", "at": None, **_guarantees(run, row)}
 
 
 def _radius(run: "Run", row: Mapping, summary: Sequence[Mapping]) -> dict[str, object]:
@@ -56,9 +61,10 @@ def _guarantees(run: "Run", row: Mapping) -> dict[str, str]:
 
 def _text(row: Mapping) -> dict[str, object]:
     accuracy = "" if row["at"] is None else f"at {row['at']:.4g}: {row['certified']:.1%} .. {row['attacked']:.1%}"
+    what = {"probability": "probability of failure", "accuracy": "accuracy, one change for all"}
     return {
         "model": row["model"],
-        "question": f"{row['name']}: {'probability of failure' if row['question'] == 'probability' else row['unit']}",
+        "question": f"{row['name']}: {what.get(row['question'], row['unit'])}",
         "accuracy": accuracy or f"clean: {row['clean_accuracy']:.1%}",
         "bracket": f"[{_number(row['lower'])}, {_number(row['upper'])}]",
         "guarantee": f"{row['lower_guarantee']} .. {row['upper_guarantee']}",

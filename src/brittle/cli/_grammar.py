@@ -5,7 +5,8 @@
              gaussian:SIGMA  ball:RADIUS[:P]  sphere:RADIUS[:P]  cube:RADIUS  l1ball:RADIUS  replace:K
 
 P is 0, 1, 2 or inf; numbers may be fractions. A leaf is x (the input, the default), x.NAME, a parameter by its own name or a pattern over
-names (*.weight, quoted); inf:0.05:element@*.weight and inf:0.05:rms@fc1.weight are radii relative to each weight, or to the rms of its layer.
+names (*.weight, quoted); inf:0.05:element@*.weight and inf:0.05:rms@fc1.weight are radii relative to each weight, or to the rms of its layer;
+inf:0.002:shared@fc1.weight (or inf:0.05:rms:shared@...) is one change common to all examples.
 ``--low`` and ``--high`` are the valid range of the inputs; ``clipped`` cuts the noise off at them, ``replace`` draws new values from it (0 to 1 without).
 """
 
@@ -57,6 +58,8 @@ def regions(texts: Iterable[str], limits: Range) -> "dict[str, dict[str, Ball]]"
     {'joint': {'x': Ball(p=inf, radius=0.5, low=0.0, high=1.0), 'fc.weight': Ball(p=2, radius=0.25)}}
     >>> regions(["weights=inf:0.05:rms@*.weight"], (0.0, 1.0))
     {'weights': {'*.weight': Ball(p=inf, radius=0.05, relative='rms')}}
+    >>> regions(["device=inf:0.002:shared@fc1.weight"], (0.0, 1.0))
+    {'device': {'fc1.weight': Ball(p=inf, radius=0.002, shared=True)}}
     """
     return {name: _region(body, limits) for name, body in _named(texts, "--region", "l2=2:1").items()}
 
@@ -91,12 +94,15 @@ def _region(body: str, limits: Range) -> "dict[str, Ball]":
         ball, _, leaf = part.partition("@")
         leaf = leaf or "x"
         p, colon, rest = ball.partition(":")
-        radius, relative, kind = rest.partition(":")
-        if not colon or leaf in balls or (relative and kind not in ("element", "rms")):
-            expected = "P:RADIUS@LEAF or P:RADIUS:element@LEAF or P:RADIUS:rms@LEAF, every leaf once"
+        radius, *words = rest.split(":")
+        shared = words[-1:] == ["shared"]
+        kind = ":".join(words[:-1] if shared else words)
+        if not colon or leaf in balls or kind not in ("", "element", "rms"):
+            expected = "P:RADIUS@LEAF or P:RADIUS:element@LEAF or P:RADIUS:rms@LEAF, with :shared behind it or not, every leaf once"
             raise InputError("--region", expected, repr(part), "write for example inf:8/255@x")
         low, high = limits if _is_input(leaf) else (None, None)
-        balls[leaf] = Ball(_norm(p, (0, 1, 2, inf)), number(radius, "radius"), low, high, relative=kind or None)
+        size = number(radius, "radius")
+        balls[leaf] = Ball(_norm(p, (0, 1, 2, inf)), size, low, high, shared=shared, relative=kind or None)
     return balls
 
 

@@ -54,7 +54,8 @@ def audit(
     """Ask every question of every model and keep the evidence: records, witnesses, proofs, report.html.
 
     Without --region and --noise the distance to the nearest failure is asked for in l2 and l-infinity. A leaf after @ is x
-    (the input), x.NAME (a keyword input), a parameter by its own name or a pattern ('*.weight'); :element or :rms behind a radius makes it relative to the weights;
+    (the input), x.NAME (a keyword input), a parameter by its own name or a pattern ('*.weight'); :element or :rms behind a radius makes it relative to the weights,
+    :shared makes the change one common to all examples (accuracy certified and attacked instead of radii);
     commas join leaves that move together: joint=inf:0.03,inf:0.002@fc1.weight, all='inf:0.01,inf:0.02:rms@*.weight'. Noise is
     gaussian:SIGMA, ball:RADIUS:P, sphere:RADIUS:P, cube:RADIUS, l1ball:RADIUS or replace:K (K coordinates get new values); with :clipped it is cut off
     at --low and --high.

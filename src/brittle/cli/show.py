@@ -43,7 +43,7 @@ def _unproved(run: "Run", model: str) -> dict[str, int]:
     """Why radii have no proof: the reason, and on how many examples at most."""
     counts: dict[str, int] = {}
     for question, name in run.plan.questions():
-        status = run.brackets(model, name)["status"].to_list() if question == "radius" else []
+        status = run.brackets(model, name)["status"].to_list() if question != "probability" else []
         for reason in {s for s in status if s.startswith("not certified")}:
             counts[reason] = max(counts.get(reason, 0), status.count(reason))
     return dict(sorted(counts.items()))

@@ -63,6 +63,11 @@ def regions(run) -> dict[str, Mapping]:
     return _answered(run, run.plan.regions, "radius")
 
 
+def commons(run) -> dict[str, Mapping]:
+    """The same of regions with one change common to all examples, which have an accuracy and no radii."""
+    return _answered(run, run.plan.regions, "accuracy")
+
+
 def laws(run) -> dict[str, Mapping]:
     """Law name -> leaf -> the facts of the noise law; only those with answers."""
     return _answered(run, run.plan.laws, "probability")

@@ -29,35 +29,43 @@ class Grade:
         return MEANING[self.letter]
 
 
-def grade(checks: Iterable[Mapping], radii: Iterable[Answers], probabilities: Iterable[Answers] = ()) -> Grade:
+def grade(
+    checks: Iterable[Mapping],
+    radii: Iterable[Answers],
+    probabilities: Iterable[Answers] = (),
+    commons: Iterable[Answers] = (),
+) -> Grade:
     """The grade of one model: from its checks, and from its answers, one per region and per law.
 
     F  a check says "invalid" or "stop", or a lower end lies above its upper end
     D  a check warns, or nothing was measured (no answer, every example misclassified, neither proof nor witness)
-    A  in every region the median of upper / lower over the correctly classified examples is at most 1.05
+    A  in every region the median of upper / lower over the correctly classified examples is at most 1.05; for one change common to
+       all examples, attacked accuracy is at most 1.05 times certified
     B  in every region some lower end is proved; without a region: some upper end of every probability is
     C  otherwise: witnesses or statistics alone
     """
-    checks, radii, probabilities = list(checks), list(radii), list(probabilities)
+    checks, radii, probabilities, commons = list(checks), list(radii), list(probabilities), list(commons)
+    regions = radii + commons
     failed = [c for c in checks if c.get("consequence") in ("invalid", "stop")]
     if failed:
         return Grade("F", f"check “{_name(failed[0])}” failed" + _others(failed))
-    if any(_inverted(a) for a in radii):
+    if any(_inverted(a) for a in regions):
         return Grade("F", "a proved lower end lies above a witnessed upper end: one of the two has a bug")
     doubted = [c for c in checks if c.get("consequence") == "warn"]
     if doubted:
         return Grade("D", f"check “{_name(doubted[0])}” warns" + _others(doubted))
-    if not radii and not probabilities:
+    if not regions and not probabilities:
         return Grade("D", "nothing was measured")
     if any(a.misclassified.all() for a in radii):
         return Grade("D", "every example is misclassified before anything moves")
-    if radii and all(ratio(a) <= CLOSED for a in radii):
+    if regions and all(ratio(a) <= CLOSED for a in radii) and all(_closed(a) for a in commons):
         return Grade("A", "proof and witness meet in every region")
-    if any(not _proved(a) and not np.isfinite(a.upper).any() for a in radii):
+    open_ = [not _proved(a) and not np.isfinite(a.upper).any() for a in radii]
+    if any(open_) or any(not _proved(a) and not _broken(a).any() for a in commons):
         return Grade("D", "in some region nothing was proved and no witness was found")
-    if all(_proved(a) for a in radii) if radii else all("proved" in a.upper_kind for a in probabilities):
-        return Grade("B", "every region has certificates" if radii else "every law has proved ends")
-    return Grade("C", "some region has no certificate" if radii else "some law has statistical ends only")
+    if all(_proved(a) for a in regions) if regions else all("proved" in a.upper_kind for a in probabilities):
+        return Grade("B", "every region has certificates" if regions else "every law has proved ends")
+    return Grade("C", "some region has no certificate" if regions else "some law has statistical ends only")
 
 
 def ratio(radius: Answers) -> float:
@@ -68,6 +76,17 @@ def ratio(radius: Answers) -> float:
     with np.errstate(divide="ignore", invalid="ignore"):
         quotient = np.where(radius.lower[right] > 0, radius.upper[right] / radius.lower[right], np.inf)
     return float(np.median(quotient)) if np.isfinite(quotient).any() else float("inf")
+
+
+def _closed(common: Answers) -> bool:
+    """Of one change common to all examples: the ends are margins, and the accuracies their shares above 0."""
+    certified, attacked = (common.lower > 0).mean(), (common.upper > 0).mean()
+    return not np.isnan(common.upper).any() and certified > 0 and bool(attacked <= CLOSED * certified)
+
+
+def _broken(common: Answers) -> np.ndarray:
+    """Right before anything moved, wrong under the common change."""
+    return (common.clean_margin > 0) & (common.upper <= 0)
 
 
 def _proved(answers: Answers) -> bool:

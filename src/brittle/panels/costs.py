@@ -40,7 +40,7 @@ def costs(run) -> str:
 
 def _seconds(run, model: str, question: str) -> float | None:
     """Seconds of one question over all parts of a model; None where no timing was kept."""
-    parts = {part.name for part in run.plan.parts() if part.model == model}
+    parts = {part.name for part in run.plan.stored() if part.model == model}
     found = [
         t["questions"][question]
         for name, t in run.timings.items()

@@ -1,7 +1,7 @@
 """The threat model: what moves, how far, inside which range, and what a bracket means."""
 
 from brittle.about import About
-from brittle.panels._data import laws, regions, restriction
+from brittle.panels._data import commons, laws, regions, restriction
 from brittle.panels._html import fill, number
 from brittle.panels._words import in_steps, law, norm, valid_range
 
@@ -12,9 +12,9 @@ TEMPLATE = """
 {% if balls %}
 <div class="scroll"><table>
   <caption>Worst case: the change may be any point of the region</caption>
-  <thead><tr><th>region</th><th>what moves</th><th>norm</th><th class="n">radius</th><th class="n">in 8-bit steps</th><th class="n">valid range</th></tr></thead>
+  <thead><tr><th>region</th><th>what moves</th>{% if shared %}<th>whose change</th>{% endif %}<th>norm</th><th class="n">radius</th><th class="n">in 8-bit steps</th><th class="n">valid range</th></tr></thead>
   <tbody>{% for b in balls %}
-  <tr><th>{{ b.name }}</th><td><code>{{ b.leaf }}</code>{% if b.where %} {{ b.where }} <span class="faint">({{ b.why }})</span>{% endif %}</td><td>{{ b.norm }}</td><td class="n">{{ b.radius }}</td><td class="n">{{ b.steps or "–" }}</td><td class="n">{{ b.range }}</td></tr>
+  <tr><th>{{ b.name }}</th><td><code>{{ b.leaf }}</code>{% if b.where %} {{ b.where }} <span class="faint">({{ b.why }})</span>{% endif %}</td>{% if shared %}<td>{{ b.whose }}</td>{% endif %}<td>{{ b.norm }}</td><td class="n">{{ b.radius }}</td><td class="n">{{ b.steps or "–" }}</td><td class="n">{{ b.range }}</td></tr>
   {% endfor %}</tbody>
 </table></div>
 {% endif %}
@@ -36,13 +36,14 @@ For a probability of failure the upper end is the one that may be proved.</p>
 
 def threat(run) -> str:
     """Regions, laws, and the facts around them."""
-    balls = [_ball(name, leaf, ball) for name, leaves in regions(run).items() for leaf, ball in leaves.items()]
+    shared = commons(run)
+    balls = [_ball(name, leaf, b) for name, leaves in (regions(run) | shared).items() for leaf, b in leaves.items()]
     noises = [
         {"name": name, "leaf": leaf, "law": law(facts)}
         for name, leaves in laws(run).items()
         for leaf, facts in leaves.items()
     ]
-    return fill(TEMPLATE, {"balls": balls, "noises": noises, "facts": _facts(run)})
+    return fill(TEMPLATE, {"balls": balls, "shared": bool(shared), "noises": noises, "facts": _facts(run)})
 
 
 def _ball(name: str, leaf: str, ball: dict) -> dict:
@@ -50,6 +51,7 @@ def _ball(name: str, leaf: str, ball: dict) -> dict:
     return {
         "name": name,
         "leaf": leaf,
+        "whose": "one for all examples" if ball.get("shared") else "each example its own",
         "where": restriction(ball).strip(),
         "why": next((ball[side]["rule"] for side in ("within", "orthogonal_to") if ball.get(side)), ""),
         "norm": ("number of changes" if str(ball.get("p")) == "0" else norm(ball.get("p"))) + counted,

@@ -7,10 +7,11 @@ from math import isfinite
 import numpy as np
 
 from brittle.about import About
-from brittle.panels._data import Answers, Unit, answers, at_scales, laws, middle, regions, telling_scale, unit
+from brittle.panels._data import Answers, Unit, answers, at_scales, commons, laws, middle, regions, telling_scale, unit
 from brittle.panels._grade import Grade, grade, ratio
 from brittle.panels._html import fill, number, percent, series, share
 from brittle.panels._words import breaks, guarantee, weakest
+from brittle.panels.common_change import sentence as common_sentence
 
 ABOUT = About(promise="grade of the evidence, doubts, and one sentence per question", reference="", answers="10")
 
@@ -65,7 +66,9 @@ def model_grade(run, model: str) -> Grade:
     """The grade of one model of a run."""
     radii = [answers(run, model, "radius", name) for name in regions(run)]
     chances = [answers(run, model, "probability", name) for name in laws(run)]
-    return grade(run.checks.get(model, []), [a for a in radii if len(a)], [a for a in chances if len(a)])
+    shared = [answers(run, model, "accuracy", name) for name in commons(run)]
+    measured = ([a for a in asked if len(a)] for asked in (radii, chances, shared))
+    return grade(run.checks.get(model, []), *measured)
 
 
 def radius_sentence(found: Answers, of: Unit, broken: tuple[str, str], level: float) -> str:
@@ -126,14 +129,14 @@ def doubts(run, model: str) -> list[str]:
     rank = lambda check: order.get(check.get("consequence"), 3)
     failed = [c for c in run.checks.get(model, []) if rank(c) < 3 or c.get("doubt")]
     found = [str(c.get("doubt") or c.get("note") or c.get("title")) for c in sorted(failed, key=rank)]
-    missing = [part for part in run.missing if part.rpartition("-")[0] == model]
+    missing = [p for p in run.missing if p.startswith(f"{model}@") or ("@" not in p and p.rpartition("-")[0] == model)]
     if missing:
         found.insert(
             0,
             f"Parts of this run that are missing or damaged: {len(missing)}. The numbers cover the examples that are there. Run the same audit again to fill them in.",
         )
     found += [str(f["doubt"]) for f in run.findings.get(model, {}).values() if f.get("doubt")]
-    for question, names in (("radius", regions(run)), ("probability", laws(run))):
+    for question, names in (("radius", regions(run)), ("accuracy", commons(run)), ("probability", laws(run))):
         for name in names:
             found += _from_status(answers(run, model, question, name), name, question)
     return list(dict.fromkeys(found))
@@ -146,6 +149,7 @@ def _card(run, model: str, k: int, scales: Mapping[str, float]) -> dict:
         of, found = unit(leaves), answers(run, model, "radius", name)
         sentences.append((name, radius_sentence(found.scaled(of.factor), of, (many, one), run.plan.level)))
         rows += [_row(name, of, found, scales[name])] if len(found) else []
+    sentences += [(f"{name}, one change for all", common_sentence(run, model, name)) for name in commons(run)]
     for name in laws(run):
         sentences.append((name, probability_sentence(answers(run, model, "probability", name), one, run.plan.level)))
     return {
@@ -194,7 +198,7 @@ def _from_status(found: Answers, name: str, question: str) -> list[str]:
             f"{name}: {share(counts['nan'], total)} gave values that are not numbers; nothing is claimed for them."
         )
     # a probability without a proof still has its statistical end, named as such where it is shown
-    unproved = {s: n for s, n in counts.items() if s.startswith("not certified") and question == "radius"}
+    unproved = {s: n for s, n in counts.items() if s.startswith("not certified") and question != "probability"}
     out += [f"{name}: {status} ({share(n, total)})." for status, n in sorted(unproved.items())]
     if counts["not attacked"]:
         out.append(f"{name}: {share(counts['not attacked'], total)} were not attacked.")
