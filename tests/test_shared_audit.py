@@ -259,7 +259,9 @@ def test_the_report_tells_the_readings_apart(tmp_path) -> None:
     page = words((tmp_path / "run" / "report.html").read_text(encoding="utf-8"))
     assert "could not be drawn" not in page
     shared, alone = run.shared_accuracy("model", "device"), [a for (a,) in run.accuracy("model", "alone", [1.0])]
-    assert tuple(alone) != shared and alone[0] <= alone[1] <= shared[1]  # its own change breaks what a shared one does, and more
+    assert (
+        tuple(alone) != shared and alone[0] <= alone[1] <= shared[1]
+    )  # its own change breaks what a shared one does, and more
     assert f"one shared change {shared[0]:.1%} {shared[1]:.1%}".replace("%", " %") in page
     assert f"own (region alone) {alone[0]:.1%} {alone[1]:.1%}".replace("%", " %") in page
     section = page[page.index("Three readings of a region, never mixed up") :][:600]
@@ -301,3 +303,47 @@ def test_show_gives_the_bracket_of_the_accuracy(honest, capsys) -> None:
     assert f"[{low:.4g}, {high:.4g}]" in said and "one change for all" in said and "proved .. witnessed" in said
     assert main(["show", str(honest), "--format", "csv"]) == 0
     assert f"model,accuracy,device,{COUNT}," in capsys.readouterr().out
+
+
+def said(capsys, *arguments) -> tuple[int, str]:
+    from brittle.cli.main import main
+
+    code = main([str(a) for a in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out + captured.err
+
+
+def test_a_gate_passes_what_is_proved_alone(honest, tmp_path, capsys) -> None:
+    low, high = bt.load_run(honest).shared_accuracy("model", "device")
+    code, text = said(capsys, "gate", honest, "--accuracy", f"device={low}")
+    assert code == 0 and "one change for all examples" in text and "is proved" in text
+    code, text = said(capsys, "gate", honest, "--accuracy", f"device={high + 0.01}")
+    assert code == 1 and "FAIL" in text and "refuted" in text
+    assert said(capsys, "gate", honest, "--accuracy", "other=0.5")[0] == 3
+    assert said(capsys, "gate", honest, "--accuracy", "device=1.5")[0] == 3
+    shutil.copytree(honest, tmp_path / "run")
+    rewrite(tmp_path / "run", rows=lambda f: f.with_columns(found=polars.lit(False)))  # nothing found: attacked 1
+    between = ("gate", tmp_path / "run", "--accuracy", f"device={low + 0.01}")
+    code, text = said(capsys, *between)
+    assert code == 1 and "neither proved nor refuted" in text
+    assert said(capsys, *between, "--allow-open")[0] == 0
+    (tmp_path / "run" / "points" / f"{UNIT.name}.safetensors").write_bytes(b"")
+    (tmp_path / "run" / "samples" / f"{UNIT.name}.parquet").unlink()
+    code, text = said(capsys, "gate", tmp_path / "run", "--accuracy", "device=0")
+    assert code == 1 and "missing" in text and "not complete" in text
+
+
+def test_compare_decides_only_where_brackets_part(honest, tmp_path, capsys) -> None:
+    code, text = said(capsys, "compare", honest, honest, "--format", "csv")
+    assert code == 0 and "device: accuracy, one change for all" in text and "open" in text
+    module, x, labels = data()
+    with torch.no_grad():
+        module[4].weight.zero_()
+        module[4].bias.zero_()
+        module[4].bias[int(labels[0])] = 9.0
+    options = {**QUIET, "regions": REGIONS, "out": tmp_path / "constant"}
+    bt.audit(module, x, labels, **options)
+    assert "the first is better" in said(capsys, "compare", honest, tmp_path / "constant")[1]
+    assert "the second is better" in said(capsys, "compare", tmp_path / "constant", honest)[1]
+    bt.audit(module, x[:3], labels[:3], **{**options, "out": tmp_path / "less"})
+    assert said(capsys, "compare", honest, tmp_path / "less")[0] == 3

@@ -1,6 +1,6 @@
 """``brittle``: the command, its exit codes, and what it says when something is wrong.
 
-Exit codes: 0 all is well; 1 a verification failed; 2 the evidence is invalid (a health check stopped it, or something
+Exit codes: 0 all is well; 1 a verification or a gate failed; 2 the evidence is invalid (a health check stopped it, or something
 raised an unforeseen error); 3 the command, a file or the data cannot be used; 130 interrupted. Nothing here imports torch:
 ``--help`` answers at once.
 """
@@ -16,7 +16,9 @@ import typer
 
 from brittle import __version__
 from brittle.cli.audit import audit
+from brittle.cli.compare import compare
 from brittle.cli.doctor import doctor
+from brittle.cli.gate import gate
 from brittle.cli.harden import harden
 from brittle.cli.list import list_methods
 from brittle.cli.report import report
@@ -38,11 +40,11 @@ app = typer.Typer(
     context_settings={"auto_envvar_prefix": "BRITTLE", "help_option_names": ["-h", "--help"]},
     help="How brittle is your network, why, and what cures it? Every answer is a bracket: proved below, witnessed above.",
     epilog="Every option has an environment variable: BRITTLE_AUDIT_SEED=1 is brittle audit --seed 1. "
-    "Exit codes: 0 fine, 1 verification failed, 2 invalid evidence, 3 usage or input error.",
+    "Exit codes: 0 fine, 1 verification or gate failed, 2 invalid evidence, 3 usage or input error.",
 )
 for name, command in (
-    ("doctor", doctor), ("audit", audit), ("show", show), ("report", report), ("verify", verify), ("harden", harden),
-    ("spectrum", spectrum), ("reproduce", reproduce), ("list", list_methods),
+    ("doctor", doctor), ("audit", audit), ("show", show), ("report", report), ("verify", verify),
+    ("compare", compare), ("gate", gate), ("harden", harden), ("spectrum", spectrum), ("reproduce", reproduce), ("list", list_methods),
 ):  # fmt: skip
     app.command(name)(command)
 
