@@ -126,6 +126,24 @@ OTHER = {
     "mish": lambda s, x: F.mish(6 * x),
     "square": lambda s, x: torch.cat([x**2, (x - 0.1) * (x - 0.2), x * x], 1),
     "product of one value": lambda s, x: torch.sigmoid(3 * x) * x,
+    "layer_norm": lambda s, x: F.layer_norm(
+        LINE(x), (2, 4), torch.arange(8.0).double().reshape(2, 4), torch.ones(2, 4).double(), 0.1
+    ),
+    "layer_norm plain": lambda s, x: F.layer_norm(x, (8,)),
+    "group_norm": lambda s, x: F.group_norm(
+        IMAGE(x), 1, torch.tensor([2.0, -1.0]).double(), torch.tensor([0.0, 0.5]).double()
+    ),
+    "instance_norm": lambda s, x: F.instance_norm(LINE(x)),
+    "matmul of two": lambda s, x: LINE(x) @ LINE(x * x).transpose(1, 2),
+    "bmm": lambda s, x: torch.bmm(LINE(x)[..., :2], LINE(x)[..., 2:]),
+    "matmul on the left": lambda s, x: torch.tensor([[1.0, 2.0], [-3.0, 4.0], [0.0, 5.0]], dtype=torch.float64) @ LINE(x),
+    "attention": lambda s, x: F.scaled_dot_product_attention(LINE(3 * x), LINE(x + 1), LINE(x)),
+    "attention causal": lambda s, x: F.scaled_dot_product_attention(
+        *[x.reshape(-1, 2, 4, 1)] * 3, is_causal=True, scale=5.0
+    ),
+    "attention masked": lambda s, x: F.scaled_dot_product_attention(
+        *[LINE(x)] * 3, attn_mask=torch.tensor([[True, False], [True, True]])
+    ),
 }
 ALL = {**{k: v for k, v in AFFINE.items()}, **{k: (f, {}) for k, f in {**MONOTONE, **OTHER}.items()}}
 

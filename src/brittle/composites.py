@@ -1,4 +1,4 @@
-"""Operations that are made of others, written in the rows that certificates know: products, powers, softmax.
+"""Operations that are made of others, written in the rows that certificates know.
 
 ``expressed`` rewrites a graph once, when it is taken. Every rewriting is an identity of real functions, so what is certified does not change; what
 changes is that each part has a row with planes of its own, bounds on its input, and a place in the proof. The last node of a
@@ -6,21 +6,19 @@ rewriting keeps the name of the operation, the others are called ``NAME.part``.
 
 - ``x y`` of two varying values: both stacked along a new first axis, and the row ``product``; ``x x`` is a square.
 - ``x / y``: ``x`` times the reciprocal of y, on y > 0.
-- ``softmax_i = 1 / (1 + sum_{j != i} e^(x_j - x_i))``: what cancels is gone before any interval is taken, so interval
-  propagation is exact over a box (each entry is monotone in every difference), and the value lies in (0, 1] by itself.
+- layer, group and instance normalisation: ``(x - mean) rsqrt(mean of squares + eps)``, one product per entry. eps > 0 keeps the root away from 0.
+- softmax, products of matrices, attention: ``brittle.attention``.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from math import prod, sqrt
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from brittle import attention
 from brittle.errors import NotCertified
-from brittle.graph import Batch, Graph, Node, Ref
-
-Shape = tuple[int, ...]
+from brittle.graph import Graph, Node, Ref
+from brittle.writing import Shape, Writer
 
 
 def expressed(graph: Graph) -> Graph:
@@ -38,58 +36,6 @@ def expressed(graph: Graph) -> Graph:
         if rule is None or not rule(write, node):
             write.keep(node)
     return replace(graph, nodes=tuple(write.nodes.values()), constants=write.constants)
-
-
-@dataclass
-class Writer:
-    """A graph under construction."""
-
-    constants: dict[str, Tensor]
-    nodes: dict[str, Node] = field(default_factory=dict)
-
-    def keep(self, node: Node) -> None:
-        self.nodes[node.name] = node
-
-    def __call__(self, name: str, target: str, shape: Shape, **arguments: object) -> Ref:
-        """One more node; ``target`` is ``op.overload``."""
-        op = target.split(".")[0]
-        overload = f"aten.{target}" if "." in target else ""
-        self.keep(Node(name, op, arguments, tuple(shape), True, overload))
-        return Ref(name)
-
-    def constant(self, name: str, value: Tensor) -> Ref:
-        self.constants[name] = value
-        self.keep(Node(name, "constant", {}, tuple(value.shape), False))
-        return Ref(name)
-
-    def shape(self, value: object) -> Shape:
-        return self.nodes[value.name].shape if isinstance(value, Ref) else ()
-
-    def varies(self, value: object) -> bool:
-        return isinstance(value, Ref) and self.nodes[value.name].varies
-
-    def widened(self, name: str, value: Ref, shape: Shape) -> Ref:
-        """A varying value broadcast to a shape of the same rank."""
-        if self.shape(value) == shape:
-            return value
-        if len(self.shape(value)) != len(shape):
-            raise NotCertified(f"operation {name.split('.')[0]} mixes examples")
-        return self(name, "expand.default", shape, input=value, size=(Batch(1), *shape), implicit=False)
-
-    def product(self, name: str, first: Ref, second: Ref, shape: Shape) -> Ref:
-        """The product of two varying values, entry by entry."""
-        if first == second:
-            return self(name, "square.default", shape, input=first)
-        one, other = (self.widened(f"{name}.{k}", v, shape) for k, v in (("first", first), ("second", second)))
-        both = self(f"{name}.both", "stack.default", (2, *shape), tensors=(one, other), dim=1)
-        return self(name, "product", shape, input=both)
-
-
-def _axis(node: Node, dim: Any, rank: int) -> int:
-    """An axis of a value with its examples, without them."""
-    if not isinstance(dim, int) or dim % (rank + 1) == 0:
-        raise NotCertified(f"operation {node.op} mixes examples")
-    return dim % (rank + 1) - 1
 
 
 # ---- arithmetic ----------------------------------------------------------------------------------------------------------
@@ -129,58 +75,71 @@ def _pow(write: Writer, node: Node) -> bool:
     return True
 
 
-# ---- softmax -------------------------------------------------------------------------------------------------------------
+# ---- normalisation -------------------------------------------------------------------------------------------------------
 
 
-def _softmax(write: Writer, node: Node) -> bool:
-    _check_dtype(node)
-    axis = _axis(node, node.arguments["dim"], len(node.shape))
-    total = exponentials(write, node.name, node.arguments["input"], node.shape, axis)  # type: ignore[arg-type]
-    write(node.name, "reciprocal.default", node.shape, input=total)
+def _layer_norm(write: Writer, node: Node) -> bool:
+    a: Any = node.arguments
+    kept = node.shape[: len(node.shape) - len(a["normalized_shape"])]
+    flat = (*kept, prod(node.shape[len(kept) :]))
+    plain = standardised(write, node.name, a["input"], flat, float(a["eps"]))
+    scaled(write, node.name, write.shaped(f"{node.name}.whole", plain, node.shape), a["weight"], a["bias"], node.shape)
     return True
 
 
-def _log_softmax(write: Writer, node: Node) -> bool:
-    """``-log(1 + sum_{j != i} e^(x_j - x_i))``."""
-    _check_dtype(node)
-    axis = _axis(node, node.arguments["dim"], len(node.shape))
-    total = exponentials(write, node.name, node.arguments["input"], node.shape, axis)  # type: ignore[arg-type]
-    logarithm = write(f"{node.name}.log", "log.default", node.shape, input=total)
-    write(node.name, "neg.default", node.shape, input=logarithm)
+def _group_norm(write: Writer, node: Node) -> bool:
+    a: Any = node.arguments
+    groups = a["num_groups"] if node.op == "group_norm" else node.shape[0]
+    if node.op == "instance_norm" and not a["use_input_stats"]:
+        raise NotCertified("operation instance_norm with running statistics")
+    plain = standardised(write, node.name, a["input"], (groups, prod(node.shape) // groups), float(a["eps"]))
+    column = lambda key: _column(write, f"{node.name}.{key}", a[key], (node.shape[0], *[1] * (len(node.shape) - 1)))
+    whole = write.shaped(f"{node.name}.whole", plain, node.shape)
+    scaled(write, node.name, whole, column("weight"), column("bias"), node.shape)
     return True
 
 
-def _check_dtype(node: Node) -> None:
-    if node.arguments.get("dtype") not in (None, torch.float64) or node.arguments.get("half_to_float"):
-        raise NotCertified(f"operation {node.op} in another dtype")
+def _column(write: Writer, name: str, value: Ref | None, shape: Shape) -> Ref | None:
+    return None if value is None else write.shaped(name, value, shape)
 
 
-def exponentials(write: Writer, name: str, value: Ref, shape: Shape, axis: int) -> Ref:
-    """``1 + sum_{j != i} e^(x_j - x_i)`` along an axis, of the shape of x."""
-    count, kind = shape[axis], {"input": value, "dim": axis + 1}
-    if count == 1:
-        nothing = write(f"{name}.nothing", "mul.Scalar", shape, input=value, other=0.0)
-        return write(f"{name}.total", "add.Scalar", shape, input=nothing, other=1.0, alpha=1)
-    pairs = [(i, j) for i in range(count) for j in range(count) if j != i]
-    each = (*shape[:axis], len(pairs), *shape[axis + 1 :])
-    ends = []
-    for side, which in (("own", 0), ("rival", 1)):
-        index = write.constant(f"{name}.{side}_index", torch.tensor([pair[which] for pair in pairs]))
-        ends.append(write(f"{name}.{side}", "index_select.default", each, **kind, index=index))
-    apart = write(f"{name}.difference", "sub.Tensor", each, input=ends[1], other=ends[0], alpha=1)
-    split = (*shape[: axis + 1], count - 1, *shape[axis + 1 :])
-    apart = write(f"{name}.pairs", "reshape", split, input=apart)
-    powers = write(f"{name}.exp", "exp.default", split, input=apart)
-    others = write(f"{name}.sum", "sum.dim_IntList", shape, input=powers, dim=(axis + 2,), keepdim=False, dtype=None)
-    return write(f"{name}.total", "add.Scalar", shape, input=others, other=1.0, alpha=1)
+def standardised(write: Writer, name: str, value: Ref, shape: Shape, eps: float) -> Ref:
+    """``(x - mean) / sqrt(variance + eps)`` along the last axis of ``shape``, into which the value is regrouped.
+
+    Of n numbers none is further than ``sqrt(n - 1)`` deviations from their mean (Samuelson 1968), so a limit there, rounded outwards,
+    changes no value: it keeps intervals from growing where those of mean and variance forget one another.
+    """
+    if eps <= 0:
+        raise NotCertified(f"normalisation with eps={eps:g}: it has no bound where all entries are equal")
+    flat, one = write.shaped(f"{name}.flat", value, shape), (*shape[:-1], 1)
+    limit = sqrt(max(shape[-1] - 1, 0)) * (1 + 2.0**-40)
+    along: dict[str, object] = dict(dim=(len(shape),), keepdim=True, dtype=None)
+    mean = write(f"{name}.mean", "mean.dim", one, input=flat, **along)
+    centred = write(f"{name}.centred", "sub.Tensor", shape, input=flat, other=mean, alpha=1)
+    squares = write(f"{name}.squares", "square.default", shape, input=centred)
+    variance = write(f"{name}.variance", "mean.dim", one, input=squares, **along)
+    above = write(f"{name}.above", "add.Scalar", one, input=variance, other=eps, alpha=1)
+    inverse = write(f"{name}.inverse", "rsqrt.default", one, input=above)
+    plain = write.product(f"{name}.standardised", centred, inverse, shape)
+    return write(f"{name}.limited", "hardtanh.default", shape, input=plain, min_val=-limit, max_val=limit)
+
+
+def scaled(write: Writer, name: str, value: Ref, weight: Ref | None, bias: Ref | None, shape: Shape) -> None:
+    """``weight x + bias`` as the node of this name."""
+    if weight is not None:
+        value = write(f"{name}.scaled" if bias is not None else name, "mul.Tensor", shape, input=value, other=weight)
+    if bias is not None:
+        write(name, "add.Tensor", shape, input=value, other=bias, alpha=1)
+    elif weight is None:
+        write(name, "reshape", shape, input=value)
 
 
 RULES: dict[str, Callable[[Writer, Node], bool]] = {
     "mul": _mul,
     "div": _div,
     "pow": _pow,
-    "softmax": _softmax,
-    "_softmax": _softmax,
-    "log_softmax": _log_softmax,
-    "_log_softmax": _log_softmax,
+    "layer_norm": _layer_norm,
+    "group_norm": _group_norm,
+    "instance_norm": _group_norm,
+    **attention.RULES,
 }

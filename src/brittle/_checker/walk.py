@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, diags, hstack
 
-from brittle._checker import planes, tree
+from brittle._checker import cuts, planes, tree
 from brittle._checker.affine import LAYERS, MOVABLE, Affine, Reader, Unknown, affine, gains, stencil, window_index
 from brittle._checker.arithmetic import EPSILON, FLOOR, Array, above, below, gamma
 from brittle._checker.moved import Room, bias_cost, corners, free_form, most_by_output, shared_form
@@ -185,7 +185,8 @@ def rows_below(
     """Proved lower bounds (R,) of ``coefficients @ logits + offsets`` over the region of one example.
 
     leaves  moving leaves; fixed: the inputs that stay; proof: ``"NODE.lower_slope"`` and ``"NODE.upper_slope"`` of this
-    example, ``"NODE.sharing"`` of its rows, ``"tree.NAME"`` the leaves of a search tree. A node without slopes gets planes of slope 0, which is interval arithmetic.
+    example, ``"NODE.sharing"`` of its rows, ``"tree.NAME"`` the leaves of a search tree,
+    ``"cuts.NAME"`` rounds of cuts. A node without slopes gets planes of slope 0, which is interval arithmetic.
     Raises :class:`Unknown` where a moving parameter meets an operation other than a layer.
     """  # fmt: skip
     walk = _Walk(model, leaves, fixed, proof)
@@ -196,6 +197,10 @@ def rows_below(
     for row, parts in tree.leaves_of(proof, sum(prod(node.shape) for node, _ in tree.units(model.graph))).items():
         if row < len(found):
             found[row] = max(found[row], walk.on_tree(parts, coefficients[row : row + 1], offsets[row : row + 1]))
+    total = sum(prod(node.shape) for node, _ in cuts.units(model.graph))
+    for row, (level, rounds) in cuts.rounds_of(proof, total, len(found)).items():
+        value = walk.on_rounds(rounds, level, coefficients[row : row + 1], offsets[row : row + 1])
+        found[row] = max(found[row], value)
     return found
 
 
@@ -282,6 +287,51 @@ class _Walk:
             least, most = planes.intercepts(f, lower, low, high)[0], planes.intercepts(f, chord, low, high)[1]  # type: ignore[arg-type]
             here.planes[node.name] = Plane(lower, least, chord, most)
         return float(here._pull(self.model.graph.output, coefficients, offsets, True, beside)[0])
+
+    def on_rounds(self, rounds: list[cuts.Round], level: float, coefficients: Array, offsets: Array) -> float:
+        """A lower bound of one row, at most ``level``: the best of its rounds, each behind the cut of the one before; the walk is over."""
+        if self.room:
+            raise Unknown("cuts where parameters move")
+        here = copy(self)
+        here.low, here.high, here.planes = dict(self.low), dict(self.high), dict(self.planes)
+        cut, best, output = None, -np.inf, self.model.graph.output
+        for one in rounds:
+            for node, start in cuts.units(self.model.graph) if cut is not None else ():
+                span = slice(start, start + prod(node.shape))
+                here._behind(node.sources[0], one.multipliers[:, span], cut)
+                here.planes[node.name] = here._bending(node, one.planes[span])
+            mine = copy(here)
+            mine.planes = dict(here.planes)
+            for node, start in cuts.units(self.model.graph):
+                mine.planes[node.name] = here._bending(node, one.slopes[start : start + prod(node.shape)])
+            best = max(best, float(mine._pull(output, coefficients, offsets, False)[0]))
+            if cut is not None:
+                beside, more = cut.times(np.array([one.last]))
+                best = max(best, float(mine._pull(output, coefficients, offsets + more, False, beside)[0]))
+            forms: dict[str, Array] = {}
+            constant = mine._pull(output, coefficients, offsets - level, False, forms=forms)
+            cut = cuts.Cut({k: v[0] for k, v in forms.items()}, float(constant[0]), {k: self.largest(k) for k in forms})
+        return min(best, level)
+
+    def _behind(self, source: str, multipliers: Array, cut: cuts.Cut) -> None:
+        """Intersect the intervals of bent units with what holds behind a cut; of an empty part anything is true, and its interval is kept one."""
+        low, high = self.low[source].copy(), self.high[source].copy()
+        at = np.nonzero((low < 0) & (high > 0))[0]
+        if not len(at):
+            return
+        unit = np.eye(len(low))[at]
+        ends = []
+        for side, rows in enumerate((unit, -unit)):
+            beside, more = cut.times(multipliers[side, at])
+            ends.append(self._pull(source, rows, more, False, beside))
+        low[at] = np.minimum(np.maximum(low[at], ends[0]), high[at])
+        high[at] = np.maximum(np.minimum(high[at], -ends[1]), low[at])
+        self.low[source], self.high[source] = low, high
+
+    def _bending(self, node: Node, slopes: Array) -> Plane:
+        low, high = self.low[node.sources[0]], self.high[node.sources[0]]
+        steep = float(node.arguments["negative_slope"]) if node.op == "leaky_relu" else 0.0  # type: ignore[arg-type]
+        return Plane(*cuts.bending(self.model.shape_of(node), steep, slopes, low, high))  # type: ignore[arg-type]
 
     def _affine(self, node: Node) -> None:
         part = self.model.maps[node.name]
@@ -385,7 +435,7 @@ class _Walk:
         low, high = (side[node.sources[0]].reshape(2, -1) for side in (self.low, self.high))
         self.low[node.name], self.high[node.name] = product_intercepts(np.zeros_like(low), low, high)
         lower, upper = (self._slope(node, side, low.shape) for side in ("lower_slope", "upper_slope"))
-        back = [hstack([diags(s[0]), diags(s[1])], format="csr") for s in (lower, upper)]
+        back = [csr_matrix(hstack([diags(s[0]), diags(s[1])])) for s in (lower, upper)]
         least, most = product_intercepts(lower, low, high)[0], product_intercepts(upper, low, high)[1]
         return Plane(back[0], least, back[1], most)
 
@@ -398,13 +448,22 @@ class _Walk:
         return stored.reshape(shape).astype(np.float64)
 
     def _pull(
-        self, name: str, rows: Array, offsets: Array, last: bool, beside: Mapping[str, Array] | None = None
+        self,
+        name: str,
+        rows: Array,
+        offsets: Array,
+        last: bool,
+        beside: Mapping[str, Array] | None = None,
+        forms: dict[str, Array] | None = None,
     ) -> Array:
-        """``beside``: rows on nodes before this one, added to the form."""
+        """``beside``: rows on nodes before this one, added to the form; ``forms``: filled with the rows on the inputs, which are then no part of the value."""
         pending, total, size = {**(beside or {}), name: rows}, offsets, np.abs(offsets)
         steps = 0
         for node in reversed(self.model.graph.nodes):
             if node.name not in pending:
+                continue
+            if node.name in self.leaves and forms is not None:
+                forms[node.name] = pending.pop(node.name)
                 continue
             if node.name in self.leaves:
                 value = self.leaves[node.name].least(pending.pop(node.name))
