@@ -6,6 +6,8 @@ from math import inf
 import numpy as np
 
 TURNS = 80  # of the active set; after the first half one wall changes at a time
+CUTS = 12  # rounds of rows for entries that leave the cube on the other side
+LEAST = 0.9  # of the known size: programs for p = inf look no further down at a time
 ZERO = 1e-11  # relative: what counts as on a wall, and as a multiplier of zero
 
 
@@ -27,55 +29,122 @@ class Kinked:
     def at(self, v: np.ndarray) -> float:
         return float(self.value + self.gradient @ v + self.gains @ np.maximum(0.0, self.offsets + self.slopes @ v))
 
-    def nearest(self, p: float) -> np.ndarray | None:
-        """The v of least ``|v|_p`` with function <= 0; None where the solver found none."""
-        return _least_distance(self) if p == 2 else _linear_program(self, p)
+    def nearest(self, p: float, near: np.ndarray) -> np.ndarray | None:
+        """The v of least ``|v|_p`` with function <= 0; None where the solver found none. ``near``: some v that is known to do.
+
+        For p = inf no v below LEAST times its size is looked for.
+        """
+        if p == 2:
+            return _least_distance(self)
+        return _sparsest(self) if p == 1 else _within_cube(self, near)
 
 
-def _linear_program(f: Kinked, p: float) -> np.ndarray | None:
-    """v, its size (one bound for p = inf, one for each entry for p = 1) and the rise beyond every wall, by HiGHS."""
+def _within_cube(f: Kinked, near: np.ndarray) -> np.ndarray | None:
+    """p = inf, for a radius t at most ``size``, that of ``near``: every v is a corner of the cube of t plus ``rise >= 0`` away from it.
+
+    The corner is that of ``near``, so few entries rise, and few rows are needed: an entry whose range ends below LEAST * size stands
+    at its end; those between that and ``size`` get a row of their own, and those that rise beyond the opposite side as they do.
+    """
+    wide, walls, size = len(f.gradient), len(f.gains), float(np.abs(near).max())
+    least, sign = LEAST * size, np.where(near != 0, np.sign(near), np.where(f.gradient > 0, -1.0, 1.0))
+    room, back = np.where(sign > 0, f.up, f.down), np.where(sign > 0, f.down, f.up)
+    free = room > least  # v = sign * (t - rise), else sign * (room - rise)
+    a = np.concatenate([f.gradient[None], f.slopes]) * sign
+    fixed = np.where(free, 0.0, room)
+    slack = np.concatenate([f.gains[None], -np.eye(walls)])
+    matrix = np.concatenate([-a, (a @ free)[:, None], slack], 1)
+    limits = -(np.concatenate([[f.value], f.offsets]) + a @ fixed)
+    narrow = np.flatnonzero(free & (room < size))
+    one = np.eye(wide + 1, matrix.shape[1])
+    matrix = np.concatenate([matrix, one[wide] - one[narrow]])  # t - rise <= room
+    limits = np.concatenate([limits, room[narrow]])
+    cost = np.zeros(matrix.shape[1])
+    cost[wide] = 1.0
+    bounds = np.zeros((len(cost), 2))
+    bounds[:, 1] = np.concatenate([np.minimum(room, size) + np.minimum(back, size), [size], np.full(walls, inf)])
+    bounds[wide, 0] = least
+    v = None
+    for _ in range(CUTS):
+        solved = _solve(cost, matrix, limits, bounds)
+        if solved is None:
+            return None
+        t, rise = solved[wide], solved[:wide]
+        raw = np.where(free, t, room) - rise  # v is sign * raw, no lower than the cube and the range
+        v = np.clip(sign * raw, -f.down, f.up)
+        over = np.flatnonzero(-raw > np.minimum(t, back) * (1 + ZERO) + ZERO * size)
+        if not len(over):
+            return v
+        beside = one[over] - np.outer(free[over] + 1.0 * (back[over] > t), one[wide])
+        matrix = np.concatenate([matrix, beside])
+        limits = np.concatenate([limits, fixed[over] + np.where(back[over] > t, 0.0, back[over])])
+    return v
+
+
+def _sparsest(f: Kinked) -> np.ndarray | None:
+    """p = 1: what every entry rises and what it falls, and how far the change is beyond every wall."""
+    wide, walls = len(f.gradient), len(f.gains)
+    a = np.concatenate([f.gradient[None], f.slopes])
+    matrix = np.concatenate([a, -a, np.concatenate([f.gains[None], -np.eye(walls)])], 1)
+    cost = np.concatenate([np.ones(2 * wide), np.zeros(walls)])
+    bounds = np.stack([np.zeros_like(cost), np.concatenate([f.up, f.down, np.full(walls, inf)])], 1)
+    solved = _solve(cost, matrix, -np.concatenate([[f.value], f.offsets]), bounds)
+    return None if solved is None else solved[:wide] - solved[wide : 2 * wide]
+
+
+def _solve(cost: np.ndarray, matrix: np.ndarray, limits: np.ndarray, bounds: np.ndarray) -> np.ndarray | None:
     from scipy.optimize import linprog
-    from scipy.sparse import bmat, csr_matrix, eye
 
-    size, walls = len(f.gradient), len(f.gains)
-    scale = max(float(np.abs(f.gradient).max(initial=0.0)), 1e-300)
-    row = csr_matrix(f.gradient[None] / scale)
-    one = eye(size, format="csr")
-    if p == 1:  # v = rise - fall
-        blocks = [[row, -row, csr_matrix(f.gains[None] / scale)]]
-        if walls:
-            slopes = csr_matrix(f.slopes)
-            blocks.append([slopes, -slopes, -eye(walls)])
-        cost = np.concatenate([np.ones(2 * size), np.zeros(walls)])
-        limits = np.stack([np.zeros_like(cost), np.concatenate([f.up, f.down, np.full(walls, inf)])], 1)
-        most = np.concatenate([[-f.value / scale], -f.offsets])
-    else:
-        bound = csr_matrix(np.ones((size, 1)))
-        blocks = [[row, None, csr_matrix(f.gains[None] / scale)], [one, -bound, None], [-one, -bound, None]]
-        if walls:
-            blocks.append([csr_matrix(f.slopes), None, -eye(walls)])
-        else:
-            blocks = [b[:2] for b in blocks]
-        cost = np.concatenate([np.zeros(size), [1.0], np.zeros(walls)])
-        low = np.concatenate([-f.down, np.zeros(1 + walls)])
-        limits = np.stack([low, np.concatenate([f.up, np.full(1 + walls, inf)])], 1)
-        most = np.concatenate([[-f.value / scale], np.zeros(2 * size), -f.offsets])
+    scale = np.abs(matrix).max(1).clip(1e-300)  # every row to 1, so that tolerances mean the same
     exact = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
-    result = linprog(cost, bmat(blocks, format="csr"), most, bounds=limits, method="highs", options=exact)
-    if result.status != 0:
-        return None
-    return result.x[:size] - result.x[size : 2 * size] if p == 1 else result.x[:size]
+    result = linprog(cost, matrix / scale[:, None], limits / scale, bounds=bounds, method="highs-ds", options=exact)
+    return result.x if result.status == 0 else None
 
 
 def _least_distance(f: Kinked) -> np.ndarray | None:
+    """The active set from no walls; where it does not settle, from what a descent on the shares leaves."""
+    found = _active_set(f, np.zeros(len(f.gains), dtype=int))
+    if found is None and len(f.gains):
+        start = _shares(f)
+        if start is None:
+            return None
+        share, v = start
+        states = np.where(share <= ZERO * f.gains, 0, np.where(share >= (1 - ZERO) * f.gains, 2, 1))
+        found = _active_set(f, states)
+        found = v if found is None else found
+    return found
+
+
+def _shares(f: Kinked) -> tuple[np.ndarray, np.ndarray] | None:
+    """The shares of the walls that push the nearest point of their common cut furthest away, and that point.
+
+    ``value + sum_j share_j s_j`` with shares between 0 and the gains bounds the function from below; the farthest of the nearest points of
+    these cuts is the solution, and the distance is quasi-concave in the shares.
+    """
+    from scipy.optimize import minimize
+
+    def lengths(share: np.ndarray) -> tuple[float, np.ndarray]:
+        solved = _equalities(
+            (f.gradient + share @ f.slopes)[None], np.array([f.value + share @ f.offsets]), f.down, f.up
+        )
+        if solved is None:
+            return 0.0, np.zeros_like(share)
+        v, y = solved
+        return -float(v @ v) / 2, -y[0] * (f.offsets + f.slopes @ v)
+
+    tight = {"ftol": 1e-16, "gtol": 1e-14, "maxiter": 300}
+    found = minimize(lengths, f.gains / 2, jac=True, method="L-BFGS-B", bounds=[(0, g) for g in f.gains], options=tight)
+    share = np.clip(found.x, 0, f.gains)
+    solved = _equalities((f.gradient + share @ f.slopes)[None], np.array([f.value + share @ f.offsets]), f.down, f.up)
+    return None if solved is None else (share, solved[0])
+
+
+def _active_set(f: Kinked, state: np.ndarray) -> np.ndarray | None:
     """Primal-dual active set on the walls, with Newton's method for the multipliers inside the range.
 
-    A wall is below (multiplier 0), above (multiplier gain * that of the function, so that it joins the gradient), or active (its
+    A wall is below (0: multiplier 0), above (2: gain times that of the function, so that it joins the gradient), or active (1: its
     quantity zero, multiplier between). v is minus the sum of multipliers times gradients, cut off at the range.
     """
     walls = len(f.gains)
-    state = np.zeros(walls, dtype=int)  # 0 below, 1 active, 2 above
-    share = np.zeros(walls)  # multiplier over that of the function
     for turn in range(TURNS):
         active, above = np.flatnonzero(state == 1), np.flatnonzero(state == 2)
         a = np.concatenate([(f.gradient + f.gains[above] @ f.slopes[above])[None], f.slopes[active]])

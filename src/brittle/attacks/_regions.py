@@ -1,10 +1,11 @@
 """A piecewise-linear network around a point: its rows there, their slopes, and every wall at which a slope changes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from math import inf, prod
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,6 +29,10 @@ class Regions:
     graph: Graph
     leaf: str
     walls: int
+    first: frozenset[
+        str
+    ]  # activations that see nothing bent: their walls are flat everywhere, and the same for every example
+    known: dict[int, Tensor] = field(default_factory=dict)  # gradients (D,) of their quantities, as they were asked for
 
 
 def regions_of(problem: Problem) -> Regions:
@@ -50,7 +55,20 @@ def regions_of(problem: Problem) -> Regions:
     walls = sum(_walls_of(node, known[node.sources[0]]) for node in bends)
     if walls > WALLS:
         raise NotCertified(f"{walls} walls between linear regions are more than {WALLS}")
-    return Regions(graph, problem.leaves[0], walls)
+    return Regions(graph, problem.leaves[0], walls, _first(graph))
+
+
+def _first(graph: Graph) -> frozenset[str]:
+    """The activations all of whose ancestors are affine."""
+    bent: set[str] = set()
+    first = set()
+    for node in graph.nodes:
+        before = any(name in bent for name in node.sources)
+        if ops.is_nonlinear(node) and node.op not in ops.POOLS and not before:
+            first.add(node.name)
+        if before or ops.is_nonlinear(node):
+            bent.add(node.name)
+    return frozenset(first)
 
 
 def _walls_of(node: Node, source: Node) -> int:
@@ -69,6 +87,8 @@ class View:
     quantities  (N, W)
     gains       (N, W): by how much the slope of the row along ``s`` changes at the wall; positive: the row is convex there
     winners     by pooling node: the pixel that is the maximum of every window
+    fixed       (W,) walls whose gradients are the same everywhere
+    known       those of them that are known
     """
 
     point: Tensor
@@ -78,22 +98,38 @@ class View:
     quantities: Tensor
     gains: Tensor
     winners: dict[str, Tensor]
+    fixed: np.ndarray
+    known: dict[int, Tensor]
 
     def side(self) -> Tensor:
         """(N, W): 1 where q <= 0, else -1, so that ``s = side * q <= 0``."""
         return 1.0 - 2.0 * (self.quantities.detach() > 0).double()
 
-    def slopes(self, walls: Tensor) -> Tensor:
-        """Gradients (N, K, D) of the quantities ``walls`` (N, K), -1 for none: one backward pass each."""
-        columns = []
-        for k in range(walls.shape[1]):
-            asked = walls[:, k] >= 0
-            value = self.quantities.gather(1, walls[:, k : k + 1].clamp_min(0))[:, 0]
-            (g,) = torch.autograd.grad((value * asked).sum(), self.point, retain_graph=True)
-            columns.append(norms.flat(g))
-            meter.count(backward=int(asked.sum()))
-        empty = norms.flat(self.point.detach())[:, None][:, :0]
-        return torch.stack(columns, 1) if columns else empty
+    def slopes(self, walls: list[list[int]]) -> list[Tensor]:
+        """Gradients (K, D) of the quantities ``walls`` of every example: one backward pass each, those that are fixed once for all."""
+        new = dict.fromkeys(j for some in walls for j in some if self.fixed[j] and j not in self.known)
+        turns = list(new)
+        for k in range(0, len(turns), len(walls)):  # every example finds another one
+            few = turns[k : k + len(walls)]
+            self.known.update(zip(few, self._backward(few + [-1] * (len(walls) - len(few))), strict=False))
+        moving = [[j for j in some if not self.fixed[j]] for some in walls]
+        most = max(len(some) for some in moving)
+        found = [self._backward([some[k] if k < len(some) else -1 for some in moving]) for k in range(most)]
+        empty = norms.flat(self.point.detach())[0, None][:0]
+        together = []
+        for i, some in enumerate(walls):
+            mine = iter(g[i] for g in found)
+            rows = [self.known[j] if self.fixed[j] else next(mine) for j in some]
+            together.append(torch.stack(rows) if rows else empty)
+        return together
+
+    def _backward(self, walls: list[int]) -> Tensor:
+        """Gradients (N, D) of one quantity of every example, -1 for none."""
+        index = torch.tensor(walls, device=self.point.device)
+        value = self.quantities.gather(1, index.clamp_min(0)[:, None])[:, 0]
+        (g,) = torch.autograd.grad((value * (index >= 0)).sum(), self.point, retain_graph=True)
+        meter.count(backward=int((index >= 0).sum()))
+        return norms.flat(g)
 
 
 def look(problem: Problem, regions: Regions, point: Tensor, row: Tensor) -> View:
@@ -103,13 +139,15 @@ def look(problem: Problem, regions: Regions, point: Tensor, row: Tensor) -> View
         winners: dict[str, Tensor] = {}
         rows, bends, quantities = _evaluate(problem, regions, point, winners)
         chosen = rows.gather(1, row[:, None]).sum()
-        outputs = [output for output, _ in bends]
+        outputs = [bend.output for bend in bends]
         pulled = torch.autograd.grad(chosen, [point, *outputs], retain_graph=True, allow_unused=True)
     meter.count(forward=len(problem), backward=len(problem))
     pulled = [torch.zeros_like(of) if g is None else g for of, g in zip([point, *outputs], pulled, strict=True)]
-    gains = [norms.flat(g[..., None] * jump) for g, (_, jump) in zip(pulled[1:], bends, strict=True)]
-    nothing = quantities.detach()[:, :0]
-    return View(point, rows.detach(), row, norms.flat(pulled[0]), quantities, torch.cat([nothing, *gains], 1), winners)
+    gains = [norms.flat(g[..., None] * bend.jump) for g, bend in zip(pulled[1:], bends, strict=True)]
+    gain = torch.cat([quantities.detach()[:, :0], *gains], 1)
+    fixed = [np.full(g.shape[1], bend.name in regions.first) for g, bend in zip(gains, bends, strict=True)]
+    same = np.concatenate([np.zeros(0, dtype=bool), *fixed])
+    return View(point, rows.detach(), row, norms.flat(pulled[0]), quantities, gain, winners, same, regions.known)
 
 
 def rows_and_quantities(problem: Problem, regions: Regions, point: Tensor, view: View) -> tuple[Tensor, Tensor]:
@@ -120,10 +158,19 @@ def rows_and_quantities(problem: Problem, regions: Regions, point: Tensor, view:
     return rows, quantities
 
 
+@dataclass(frozen=True, eq=False)
+class Bend:
+    """A nonlinear node: its output (N, ...), and by how much its slope rises at each of its walls (N, ..., walls)."""
+
+    name: str
+    output: Tensor
+    jump: Tensor
+
+
 def _evaluate(
     problem: Problem, regions: Regions, point: Tensor, winners: dict[str, Tensor]
-) -> tuple[Tensor, list[tuple[Tensor, Tensor]], Tensor]:
-    """Rows, (output, jumps of slope) of every bend, quantities (N, W); winners that are not given are filled in."""
+) -> tuple[Tensor, list[Bend], Tensor]:
+    """Rows (N, R), bends, quantities (N, W); winners that are not given are filled in."""
     graph, known, count = regions.graph, regions.graph.by_name, len(problem)
     values = {name: v.to(point.device) for name, v in graph.constants.items()}
     values |= {name: point if leaf == regions.leaf else problem.inputs[leaf] for leaf, name in graph.inputs.items()}
@@ -136,7 +183,7 @@ def _evaluate(
             source = values[node.sources[0]]
             bend = partial(_pool, known[node.sources[0]], winners) if node.op in ops.POOLS else _kinks
             quantity, jump = bend(node, source, values)
-            bends.append((values[node.name], jump))
+            bends.append(Bend(node.name, values[node.name], jump))
             quantities.append(norms.flat(quantity))
     rows = problem.spec.rows(values[graph.output], problem.labels)
     return rows, bends, torch.cat([norms.flat(point)[:, :0], *quantities], 1)

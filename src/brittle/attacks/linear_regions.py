@@ -30,7 +30,7 @@ ABOUT = About(
 
 APPROACH = (9, 2), (4, 4)  # stages of hlrf where no start is given
 BEYOND = 16  # units in the last place of the leaf, in clean logits, by which the row is aimed below zero: what a witness needs
-WALLS_AT_ONCE = 16  # added to a program at a time, those that raise the row most
+WALLS_AT_ONCE = 48  # added to a program at a time, those that raise the row most
 GAIN = 1e-9  # relative: a step that shortens the change by less ends the walk
 ROUNDS = 12  # of programs from one point
 NEAR = 1e-8  # relative: a wall this near is kept for the next program
@@ -38,7 +38,9 @@ HELD = 2**22  # walls of all examples held at once, a few copies of each
 BACK = 6  # halvings towards the last failure where a step leads outside the failures
 
 
-def linear_regions(problem: Problem, *, seed: int = 0, start: Point | None = None, passes: int = 380) -> Witness:
+def linear_regions(
+    problem: Problem, *, seed: int = 0, start: Point | None = None, passes: int = 380, programs: int = 24
+) -> Witness:
     """Walk from a failure to the nearest point of the decision boundary that no neighbouring linear region betters.
 
     In its linear region the row that fails is affine. At a wall, where a ReLU (any kink, a rival of a maximum) switches, its slope changes by
@@ -55,6 +57,8 @@ def linear_regions(problem: Problem, *, seed: int = 0, start: Point | None = Non
 
     start   a failure by leaf (default: the one that a few steps of ``hlrf`` find); where it does not fail, it is left alone
     passes  forward and backward passes an example, at most
+    programs  linear programs an example, at most (p = 1 and inf; some 30 ms each of a processor with a hundred walls; for p = 2 they are cheap
+            and not counted)
 
     >>> from torch import nn
     >>> from brittle import Ball, Problem
@@ -65,8 +69,10 @@ def linear_regions(problem: Problem, *, seed: int = 0, start: Point | None = Non
     >>> round(float(linear_regions(problem).size), 6)  # 3 / 5
     0.6
     """
-    if passes < 1:
-        raise InputError("linear_regions", "passes >= 1", passes, "give it some hundreds")
+    if passes < 1 or programs < 1:
+        raise InputError(
+            "linear_regions", "passes and programs >= 1", (passes, programs), "give it some hundreds and some tens"
+        )
     search = searchable(problem)
     tracker = Tracker.of(search, "radius")
     with torch.no_grad():
@@ -86,19 +92,21 @@ def linear_regions(problem: Problem, *, seed: int = 0, start: Point | None = Non
         except NotCertified:
             return radius_witness(problem, tracker, "linear_regions")
         for some in at.split(max(1, HELD // max(1, regions.walls))):
-            _walk(search, regions, tracker, some, passes)
+            _walk(search, regions, tracker, some, passes, programs)
     return radius_witness(problem, tracker, "linear_regions")
 
 
 @dataclass(eq=False)
 class Walker:
-    """One example on its way: its change (D,), the size, the row that fails, the convex walls to begin with, what it has spent."""
+    """One example on its way: its change (D,), the size, the row that fails, the convex walls to begin with, the passes it has
+    spent, the programs it has left."""
 
     change: np.ndarray
     size: float
     row: int
     walls: list[int] = field(default_factory=list)
     spent: int = 0
+    programs: int = 0
     done: bool = False
 
     def move(self, change: np.ndarray, size: float, row: int) -> None:
@@ -130,7 +138,7 @@ class Ground:
         return float(np.linalg.norm(change, {1: 1, 2: 2, inf: np.inf}[self.order]))
 
 
-def _walk(problem: Problem, regions: Regions, tracker: Tracker, at: Tensor, passes: int) -> None:
+def _walk(problem: Problem, regions: Regions, tracker: Tracker, at: Tensor, passes: int, programs: int) -> None:
     """Walk the examples ``at`` together; what they find is in the tracker."""
     tiny = max(torch.finfo(value.dtype).eps for value in problem.centre.values())
     leaf, part = regions.leaf, problem.take(at).double()
@@ -144,7 +152,8 @@ def _walk(problem: Problem, regions: Regions, tracker: Tracker, at: Tensor, pass
     ground = Ground(part, regions, down, up, BEYOND * tiny * reach)
     changes = np.clip(norms.flat(start - centre).cpu().numpy(), -down, up)
     walkers = [
-        Walker(v, ground.length(v), int(row), spent=3) for v, row in zip(changes, rows.argmin(1).tolist(), strict=True)
+        Walker(v, ground.length(v), int(row), spent=3, programs=programs)
+        for v, row in zip(changes, rows.argmin(1).tolist(), strict=True)
     ]
     while open_ := [i for i, walker in enumerate(walkers) if not walker.done and walker.spent < passes]:
         _step(ground.take(open_), [walkers[i] for i in open_], passes)
@@ -166,6 +175,14 @@ class Try:
     change: np.ndarray | None = None
     settled: bool = False
 
+    def met(self) -> list[int]:
+        """The walls on which the solution lies, or beyond them."""
+        if self.change is None:
+            return []
+        slopes, v = self.function.slopes, self.change
+        reach = np.abs(slopes).sum(1) * np.abs(v).max() * NEAR
+        return [wall for wall, yes in zip(self.walls, self.function.offsets + slopes @ v >= -reach, strict=True) if yes]
+
 
 def _step(ground: Ground, walkers: list[Walker], passes: int) -> None:
     """From the present points to the solutions of their programs, whose convex walls are added as they are met."""
@@ -180,7 +197,10 @@ def _step(ground: Ground, walkers: list[Walker], passes: int) -> None:
         none = np.zeros((0, len(walker.change)))
         program = Kinked(value, gradient[i], none[:, 0], none[:, 0], none, ground.down[i], ground.up[i])
         tries.append(Try(walker, program, []))
-    wanted = [[j for j in w.walls if gains[i, j] > 0] for i, w in enumerate(walkers)]
+    fixed = view.fixed
+    wanted = [
+        _affordable([j for j in w.walls if gains[i, j] > 0], fixed, passes - w.spent) for i, w in enumerate(walkers)
+    ]
     for _ in range(ROUNDS):
         _add(view, tries, wanted, quantity, side, gains)
         for attempt in tries:
@@ -192,7 +212,7 @@ def _step(ground: Ground, walkers: list[Walker], passes: int) -> None:
         for i, attempt in enumerate(tries):
             wanted[i] = []
             if not attempt.settled:
-                wanted[i] = _judge(ground, attempt, rows[i], quantities[i] * side[i], gains[i], passes)
+                wanted[i] = _judge(ground, attempt, rows[i], quantities[i] * side[i], gains[i], fixed, passes)
     _shorten(ground, tries)
 
 
@@ -203,18 +223,14 @@ def _rows(ground: Ground, walkers: list[Walker]) -> Tensor:
 def _add(
     view: View, tries: list[Try], wanted: list[list[int]], quantity: np.ndarray, side: np.ndarray, gains: np.ndarray
 ) -> None:
-    """Walls join the programs: their gradients from one backward pass each."""
-    most = max(len(walls) for walls in wanted)
-    index = torch.full((len(tries), most), -1)
-    for i, walls in enumerate(wanted):
-        index[i, : len(walls)] = torch.tensor(walls, dtype=torch.long)
-    slopes = view.slopes(index.to(view.point.device)).cpu().numpy()
+    """Walls join the programs."""
+    slopes = view.slopes(wanted)
     for i, (attempt, walls) in enumerate(zip(tries, wanted, strict=True)):
         if not walls:
             continue
-        attempt.walker.spent += len(walls)
+        attempt.walker.spent += int((~view.fixed[walls]).sum())
         f, sign = attempt.function, side[i, walls]
-        new = slopes[i, : len(walls)] * sign[:, None]
+        new = slopes[i].cpu().numpy() * sign[:, None]
         offsets = quantity[i, walls] - new @ attempt.walker.change
         attempt.walls += walls
         attempt.function = replace(
@@ -228,7 +244,11 @@ def _add(
 def _solve(ground: Ground, attempt: Try) -> None:
     """The solution of the program; an example whose solution is no nearer than where it stands has arrived."""
     walker = attempt.walker
-    attempt.change = attempt.function.nearest(ground.order)
+    if walker.programs < 1:
+        walker.done = attempt.settled = True
+        return
+    walker.programs -= int(ground.order != 2)
+    attempt.change = attempt.function.nearest(ground.order, walker.change)
     if attempt.change is None or ground.length(attempt.change) > walker.size * (1 - GAIN):
         walker.done = attempt.settled = True
 
@@ -241,23 +261,33 @@ def _look_at(ground: Ground, view: View, tries: list[Try]) -> tuple[np.ndarray, 
 
 
 def _judge(
-    ground: Ground, attempt: Try, rows: np.ndarray, quantity: np.ndarray, gains: np.ndarray, passes: int
+    ground: Ground,
+    attempt: Try,
+    rows: np.ndarray,
+    quantity: np.ndarray,
+    gains: np.ndarray,
+    fixed: np.ndarray,
+    passes: int,
 ) -> list[int]:
     """Move where the solution fails; else the convex walls that were met and are not in the program yet."""
     walker, change = attempt.walker, attempt.change
     assert change is not None
     walker.spent += 1
     if rows.min() <= 0:
-        reach = np.abs(attempt.function.slopes).sum(1) * np.abs(change).max() * NEAR
-        on = np.abs(attempt.function.offsets + attempt.function.slopes @ change) <= reach
-        walker.walls = [wall for wall, yes in zip(attempt.walls, on, strict=True) if yes]
+        walker.walls = attempt.met()
         walker.move(change, ground.length(change), int(rows.argmin()))
         attempt.settled = True
         return []
     rise = np.where((gains > 0) & (quantity > 0), gains * quantity, 0.0)
     rise[attempt.walls] = 0.0
-    met = np.argsort(-rise, kind="stable")[: min(WALLS_AT_ONCE, max(0, passes - walker.spent))]
-    return [int(j) for j in met if rise[j] > 0]
+    met = [int(j) for j in np.argsort(-rise, kind="stable")[:WALLS_AT_ONCE] if rise[j] > 0]
+    return _affordable(met, fixed, passes - walker.spent)
+
+
+def _affordable(walls: list[int], fixed: np.ndarray, passes: int) -> list[int]:
+    """The first walls whose gradients cost no more than so many passes."""
+    cost = np.cumsum(~fixed[walls])
+    return [wall for wall, spent in zip(walls, cost.tolist(), strict=True) if spent <= passes]
 
 
 def _shorten(ground: Ground, tries: list[Try]) -> None:
@@ -279,7 +309,7 @@ def _shorten(ground: Ground, tries: list[Try]) -> None:
                 continue
             attempt.walker.spent += 1
             if row.min() <= 0 and ground.length(change) < attempt.walker.size:
-                attempt.walker.walls = attempt.walls
+                attempt.walker.walls = attempt.met()
                 attempt.walker.move(change, ground.length(change), int(row.argmin()))
                 attempt.settled = True
     for attempt in tries:
