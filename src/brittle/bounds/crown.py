@@ -1,6 +1,7 @@
 """Backward linear bound propagation with intermediate bounds of its own (CROWN)."""
 
 from math import inf
+from operator import attrgetter
 
 import torch
 from torch import Tensor
@@ -8,13 +9,16 @@ from torch import Tensor
 from brittle import backward, intervals, meter, receptive
 from brittle.about import About
 from brittle.bounds import _concrete
+from brittle.bounds._tilt import tilted
 from brittle.errors import InputError
 from brittle.graph import Node, graph_of
 from brittle.intervals import State
-from brittle.planes import planes
+from brittle.norms import spread
+from brittle.planes import Planes, planes
 from brittle.problem import Problem
 from brittle.relaxation import PIECE, pull_back
 from brittle.results import Certificate
+from brittle.spec import margin
 
 ABOUT = About(
     promise="lower bounds on every row of the specification, proved in float64 with outward rounding",
@@ -22,7 +26,7 @@ ABOUT = About(
     norms=(0, 1, 2, inf),
     answers="margin",
     leaves=("input", "parameter"),
-    cost="3 forward passes; 2 backward passes per unstable unit, 1 per row",
+    cost="4 forward passes; 2 backward passes per unstable unit, 2 per row",
     effort="quick",
 )
 
@@ -49,9 +53,11 @@ def crown(problem: Problem, *, lower_slope: str = "adaptive", max_units: int = 2
     operations read takes a worst change in each: sound, and looser than one change. p = 1, 2 with a range: the box around both.
     Batch normalisation is in evaluation mode; its gain and shift may move too, the gain free at every position.
 
-    lower_slope  the plane below a piecewise-linear unit: ``"adaptive"`` leaves the least area, ``"chord"`` is parallel to the
-                 plane above. Measured on a 64-100-100-10 network on digits, median attack / certified radius in l-inf: 1.20
-                 and 1.22; optimised slopes gave 1.19 at three times the cost and are not offered.
+    lower_slope  the plane below a piecewise-linear unit: ``"adaptive"`` leaves the least area; where every unit has one kink, those of
+                 the last layer also try the end of their range that the tightest row asks for where it is least, and an example keeps what
+                 is better. ``"chord"`` is parallel to the plane above. Measured on a 784-200-200-10 network on MNIST, median
+                 attack / certified radius: 1.570 and 1.555 without and with that step in l-inf, 1.602 and 1.583 in l2, at a
+                 twentieth more time.
     max_units    refuse networks with more nonlinear units than this, where the passes would take minutes per example
 
     ``proof`` holds ``"NODE.lower_slope"`` and ``"NODE.upper_slope"`` for every nonlinear node of the graph, (N, *shape of the node's
@@ -91,6 +97,12 @@ def _bound(problem: Problem, lower_slope: str) -> Certificate:
     rows, offsets, doubt = backward.specification(problem, state)
     sharing: dict[str, list[Tensor]] = {}
     lower = _least(problem, state, graph.output, rows, relaxed, sharing) + offsets - doubt
+    moved = tilted(problem, state, rows, lower, relaxed) if lower_slope == "adaptive" else None
+    if moved is not None:
+        other = _least(problem, state, graph.output, rows, moved) + offsets - doubt
+        better = margin(other.T, problem.spec.rank) > margin(lower.T, problem.spec.rank)
+        lower = torch.where(better, other, lower)
+        relaxed = {name: _either(better, moved[name], plane) for name, plane in relaxed.items()}
     proof = {
         f"{name}.{side}": getattr(plane, side)
         for name, plane in relaxed.items()
@@ -98,6 +110,12 @@ def _bound(problem: Problem, lower_slope: str) -> Certificate:
     }
     proof |= {f"{name}.sharing": torch.cat(parts).T.contiguous() for name, parts in sharing.items()}
     return _concrete.certificate(lower, "crown", proof)
+
+
+def _either(first: Tensor, one: Planes, other: Planes) -> Planes:
+    """The planes ``one`` of the examples ``first`` (N,) bool, ``other`` of the rest."""
+    pick = lambda side: torch.where(spread(first, side(one)), side(one), side(other))
+    return Planes(*(pick(attrgetter(name)) for name in Planes.__dataclass_fields__))
 
 
 def _enclose(
