@@ -1,5 +1,6 @@
 """Audits of one change common to all examples: the answer of ``bt.accuracy``, resumable, replayed by ``verify``, told apart in the report."""
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -97,6 +98,13 @@ def test_a_shared_region_has_no_other_size_and_no_radius(honest) -> None:
     assert run.summary()[0]["question"] == "accuracy" and "ratio" not in run.summary()[0]
 
 
+@pytest.mark.slow
+def test_worker_processes_give_the_same_bytes(honest, tmp_path) -> None:
+    audit(tmp_path / "run", executor="processes", workers=2)
+    assert content(tmp_path / "run") == content(honest)
+
+
+@pytest.mark.slow
 def test_shared_changes_of_inputs_and_both_readings_side_by_side(tmp_path) -> None:
     own = {leaf: bt.Ball(b.p, b.radius, b.low, b.high) for leaf, b in DEVICE.items()}
     both = {"own": own, "shift": bt.Ball(p=inf, radius=0.1, low=0, high=1, shared=True)}
@@ -113,7 +121,7 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("after", [1, 3])
+@pytest.mark.parametrize("after", [2])
 def test_killed_between_units_and_resumed_it_gives_identical_records(honest, tmp_path, after) -> None:
     def some(function, items, workers=1):
         for done, item in enumerate(items):
@@ -336,14 +344,14 @@ def test_a_gate_passes_what_is_proved_alone(honest, tmp_path, capsys) -> None:
 def test_compare_decides_only_where_brackets_part(honest, tmp_path, capsys) -> None:
     code, text = said(capsys, "compare", honest, honest, "--format", "csv")
     assert code == 0 and "device: accuracy, one change for all" in text and "open" in text
-    module, x, labels = data()
-    with torch.no_grad():
-        module[4].weight.zero_()
-        module[4].bias.zero_()
-        module[4].bias[int(labels[0])] = 9.0
-    options = {**QUIET, "regions": REGIONS, "out": tmp_path / "constant"}
-    bt.audit(module, x, labels, **options)
-    assert "the first is better" in said(capsys, "compare", honest, tmp_path / "constant")[1]
-    assert "the second is better" in said(capsys, "compare", tmp_path / "constant", honest)[1]
-    bt.audit(module, x[:3], labels[:3], **{**options, "out": tmp_path / "less"})
-    assert said(capsys, "compare", honest, tmp_path / "less")[0] == 3
+    broken = shutil.copytree(honest, tmp_path / "broken")
+    rewrite(
+        broken, rows=lambda f: f.with_columns(found=polars.lit(True))
+    )  # attacked 0: below what the other is certified for
+    assert "the first is better" in said(capsys, "compare", honest, broken)[1]
+    assert "the second is better" in said(capsys, "compare", broken, honest)[1]
+    facts = json.loads((broken / "run.json").read_text())
+    facts["plan"]["data"]["labels"] = "0" * 64
+    (broken / "run.json").write_text(json.dumps(facts))
+    code, text = said(capsys, "compare", honest, broken)
+    assert code == 3 and "two runs of the same data" in text

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from brittle.about import About
 from brittle.panels._data import Answers, answers, at_scales, commons
 from brittle.panels._html import fill, number, percent, series
@@ -107,6 +109,6 @@ def _own(run, model: str, leaves: Mapping) -> dict | None:
             found = answers(run, model, "radius", name)
             if not len(found):
                 return None
-            certified, attacked = (float(at_scales(end, [1.0])[0]) for end in (found.lower, found.upper))
+            certified, attacked = (float(at_scales(end, np.array([1.0]))[0]) for end in (found.lower, found.upper))
             return {"name": name, "certified": certified, "attacked": attacked}
     return None
