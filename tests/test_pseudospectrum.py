@@ -177,6 +177,60 @@ def test_what_does_not_converge_goes_to_the_svd(monkeypatch):
         check_vectors(matrix, z, *solve(matrix, z, vectors=True))
 
 
+def passes(monkeypatch, matrix, z, **options):
+    """Values of both passes, and of the one in double alone."""
+    from brittle.spectra import _kernel
+
+    both = solve(matrix, z, **options)
+    monkeypatch.setattr(_kernel, "SINGLE_SHARE", np.inf)
+    return both, solve(matrix, z, **options)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e30, 1e-30, 1e69, 1e-60])
+def test_a_first_pass_in_single_precision_knows_no_units(size, monkeypatch):
+    matrix, z = size * (orthogonal(40) + 0.1 * gaussian(40, 1)), size * window(5)
+    both, alone = passes(monkeypatch, matrix, z)
+    np.testing.assert_allclose(both, smallest_by_svd(matrix, z), rtol=1e-5)
+    np.testing.assert_allclose(both, alone, rtol=1e-7)
+    assert (both != alone).any()  # the first pass did answer
+
+
+def test_single_precision_leaves_to_double_what_it_cannot_tell(monkeypatch):
+    """Next to eigenvalues and far out, where single precision has no digits left or overflows."""
+    matrix = gaussian(24)
+    near = np.linalg.eigvals(matrix)[:4, None] + np.array([0, 1e-14, 1e-9, 1e-7, 1e-5, 1e-3])
+    for far in (1e3, 1e30, 1e60, 1e120):
+        np.testing.assert_allclose(solve(matrix, [far]), smallest_by_svd(matrix, np.array([far])), rtol=1e-5)
+    z = near.reshape(-1)
+    both, alone = passes(monkeypatch, matrix, z)
+    exact = smallest_by_svd(matrix, z)
+    told = exact > 1e-9
+    np.testing.assert_allclose(both[told], exact[told], rtol=1e-5)
+    np.testing.assert_allclose(both[~told], alone[~told], rtol=1e-12)
+    assert (both[exact < floor_of(matrix)] == floor_of(matrix)).all()
+
+
+@pytest.mark.parametrize("name", ["gaussian", "complex", "nearly orthogonal", "triangular"])
+def test_where_two_branches_of_singular_values_cross_none_is_missed(name, monkeypatch):
+    """Two blocks that know nothing of each other: a vector of the one is blind to the other. Both sides of every crossing on a line."""
+    for seed in range(6):
+        one, other = MATRICES[name](16), MATRICES[name](17)[1:, 1:] * np.exp(1j * (seed + 1))
+        z = (np.linspace(-1.4, 1.4, 2000) + 0.2j) * np.exp(0.5j * seed)
+        first, second = (solve(block, z, tolerance=1e-9) for block in (one, other))
+        crossed = np.flatnonzero(np.diff(np.sign(first - second)))
+        if not len(crossed):
+            continue
+        far = 2e-3 * np.array([1, 0.1, 0.01])
+        points = z[crossed, None] + (z[1] - z[0]) * np.concatenate((-far, [0, 0.5, 1], 1 + far)) / far[0]
+        whole = np.zeros((32, 32), np.complex128)
+        whole[:16, :16], whole[16:, 16:] = one, other
+        both, alone = passes(monkeypatch, whole, points)
+        monkeypatch.undo()
+        exact = smallest_by_svd(whole, points)
+        assert (both / exact - 1).max() < 1e-4  # twice the residual over the gap, where the branches are as close as it
+        np.testing.assert_allclose(both, alone, rtol=2e-6)
+
+
 def test_conjugate_points_are_solved_once():
     x = np.linspace(-1.5, 1.5, 100)  # not symmetric to the last bit
     z = (x[None] + 1j * x[:, None]).reshape(-1)
@@ -275,10 +329,9 @@ def test_a_place_that_cannot_be_written_costs_the_cache_and_nothing_else(monkeyp
     def refuse(**options):
         if options.get("cache"):
             raise RuntimeError("cannot cache function: no locator available")
-        return lambda function: function
+        return lambda function: "compiled"
 
     monkeypatch.setattr(_kernel, "njit", refuse)
-    monkeypatch.setattr(_kernel, "_compiled", lambda function: "compiled")
     assert _kernel._cached(abs) == "compiled"
 
 

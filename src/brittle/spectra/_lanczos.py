@@ -5,7 +5,8 @@ exceeds theta, so its root is an upper bound of s_min, up to rounding. Lanczos s
 to *some* eigenvalue of the operator from both sides, is below the tolerance; where successive values merely agree it would stop early
 on clustered singular values. That this eigenvalue is the largest holds unless the start vector misses it; no rounding-free proof.
 
-The compiled kernel computes the same with the same start vector; this one needs NumPy alone, and is its twin in the tests.
+The compiled kernel computes the same with the same start vector, to the same residual, after a first pass in single precision; this
+one needs NumPy alone, works in double throughout, and is its twin in the tests.
 """
 
 import numpy as np

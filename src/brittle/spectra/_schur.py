@@ -55,6 +55,17 @@ class Factored:
         padded[:n, :n] = self.triangular
         return _packed(padded.conj().T), _packed(padded[::-1, ::-1])
 
+    @cached_property
+    def unit(self) -> float:
+        """The power of two that brings ||A|| into [1/2, 1)."""
+        return 2.0 ** -int(np.frexp(self.norm)[1])
+
+    @cached_property
+    def packed_single(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """``packed`` of ``unit`` A, in single precision, whose range is too narrow for A as it comes."""
+        forward, backward = ((self.unit * packed).astype(np.float32) for packed in self.packed)
+        return forward, backward
+
 
 def _packed(matrix: Complex) -> Real:
     strict = np.tril(matrix, -1)

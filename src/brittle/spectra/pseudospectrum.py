@@ -12,7 +12,7 @@ from brittle.spectra._schur import Complex, Real, factorise, smallest
 ABOUT = About(
     promise="smallest singular values of zI - A: upper bounds up to rounding, within the tolerance of a singular value by their residual",
     reference="Trefethen & Embree, Spectra and Pseudospectra, 2005; Lui, SIAM J. Sci. Comput. 18 (1997) 565",
-    cost="one Schur form, 25 n^3 flops; then 8 n^2 flops per step and point, 5 to 30 steps",
+    cost="one Schur form, 25 n^3 flops; then 8 n^2 flops per step and point, 5 to 30 steps, all but one in single precision",
 )
 
 
