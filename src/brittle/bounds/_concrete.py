@@ -11,7 +11,7 @@ from brittle import norms
 from brittle.backward import evaluation_loss, settled
 from brittle.errors import NotCertified
 from brittle.evidence import joined
-from brittle.intervals import State, gamma
+from brittle.intervals import TINY, State, gamma
 from brittle.problem import Problem
 from brittle.receptive import Places
 from brittle.relaxation import Pulled, inner
@@ -48,6 +48,13 @@ class Around:
     up: Tensor | None = None
     groups: int | None = None
     inside: Tensor | None = None
+
+    @property
+    def box(self) -> bool:
+        """Whether ball and range are one bounded box without padding."""
+        bounded = self.radius is not None and self.down is not None and self.up is not None
+        whole = self.p == inf and self.groups is None and self.inside is None
+        return bounded and whole and bool(self.radius.isfinite().all())  # type: ignore[union-attr]
 
 
 def around(problem: Problem, state: State) -> dict[str, Around]:
@@ -95,9 +102,27 @@ def least(balls: Mapping[str, Around], state: State, pulled: Pulled) -> Tensor:
     total = pulled.constant - pulled.slack
     for name, rows in pulled.coefficients.items():
         ball = balls[name]
+        if ball.box:
+            total = total + _corner(state, pulled, name, ball)
+            continue
         value = inner(rows, ball.centre) - evaluation_loss(state, pulled, name)
         total = total + (value if ball.radius is None else value - reach(ball, rows))
     return settled(total, pulled)
+
+
+def _corner(state: State, pulled: Pulled, name: str, ball: Around) -> Tensor:
+    """The least value over a box, at a corner: half the products that centre, change and loss take by themselves.
+
+    The loss of evaluating a row, ``gamma |row| max|x|``, is part of the corner; it counts every term at up to eight roundings, and making
+    the corner takes four.
+    """
+    assert ball.radius is not None and ball.down is not None and ball.up is not None
+    rows, centre = pulled.coefficients[name], ball.centre.flatten(1)
+    fall, rise = (torch.minimum(side.flatten(1), ball.radius[:, None]) for side in (ball.down, ball.up))
+    depth = rows[0, 0].numel() + len(state.graph.nodes) + 2 * pulled.roundings[name]
+    loss = gamma(depth) * state.largest(name).flatten(1)
+    positive = rows.clamp_min(0)
+    return inner(positive, centre - fall - loss) + inner(rows - positive, centre + rise + loss) - TINY
 
 
 def reach(ball: Around, rows: Tensor) -> Tensor:
