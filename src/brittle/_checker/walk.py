@@ -20,7 +20,7 @@ from brittle._checker.support import rooms, support
 from brittle.graph import Graph, Node, Ref
 
 ROWS = 256  # linear forms pulled back at once: bounds the memory, changes no result
-POOLS = ("max_pool1d", "max_pool2d")
+POOLS = ("max_pool1d", "max_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d")
 PRODUCT = "product"
 PARAMETERS = {
     "leaky_relu": ("negative_slope",),
@@ -296,10 +296,8 @@ class _Walk:
         here.low, here.high, here.planes = dict(self.low), dict(self.high), dict(self.planes)
         cut, best, output = None, -np.inf, self.model.graph.output
         for one in rounds:
-            for node, start in cuts.units(self.model.graph) if cut is not None else ():
-                span = slice(start, start + prod(node.shape))
-                here._behind(node.sources[0], one.multipliers[:, span], cut)
-                here.planes[node.name] = here._bending(node, one.planes[span])
+            if cut is not None:
+                here._tightened(one, cut)
             mine = copy(here)
             mine.planes = dict(here.planes)
             for node, start in cuts.units(self.model.graph):
@@ -312,6 +310,13 @@ class _Walk:
             constant = mine._pull(output, coefficients, offsets - level, False, forms=forms)
             cut = cuts.Cut({k: v[0] for k, v in forms.items()}, float(constant[0]), {k: self.largest(k) for k in forms})
         return min(best, level)
+
+    def _tightened(self, one: cuts.Round, cut: cuts.Cut) -> None:
+        """Intervals and planes of one round, node after node."""
+        for node, start in cuts.units(self.model.graph):
+            span = slice(start, start + prod(node.shape))
+            self._behind(node.sources[0], one.multipliers[:, span], cut)
+            self.planes[node.name] = self._bending(node, one.planes[span])
 
     def _behind(self, source: str, multipliers: Array, cut: cuts.Cut) -> None:
         """Intersect the intervals of bent units with what holds behind a cut; of an empty part anything is true, and its interval is kept one."""

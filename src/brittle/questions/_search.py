@@ -66,16 +66,21 @@ class Search:
         return self._beyond(bound, curve.low, almost)
 
     def decide(self, bound: Callable, lower: Tensor, tolerance: float) -> Tensor:
-        """Down from the upper end in doubling steps, then halves of what is open: for bounds that tell a margin's sign, not its size."""
+        """Halves of what is open, for bounds that tell a margin's sign and not its size; those that close the bracket come down from
+        its upper end in doubling steps first.
+        """
         low, high = lower.clone(), torch.minimum(self.upper, self.reach)
-        trial = torch.where(high.isfinite(), high * (1 - 0.9 * tolerance), (2 * low).clamp_min(1))
+        first = 0.9 * tolerance if closes(bound) else 0.5
+        trial = torch.where(
+            high.isfinite(), torch.maximum((low + high) / 2, high * (1 - first)), (2 * low).clamp_min(1)
+        )
         for tried in range(1, TREES + 1):
             at = ((self.clean > 0) & (trial > low) & (high - low > tolerance * high)).nonzero()[:, 0]
             if not len(at):
                 break
             good = self.evaluate(bound, at, trial[at]) > 0
             low[at[good]], high[at[~good]] = trial[at[good]], trial[at[~good]]
-            near = torch.maximum((low + high) / 2, high * (1 - 0.9 * tolerance * 2**tried))
+            near = torch.maximum((low + high) / 2, high * (1 - first * 2**tried))
             trial = torch.where(high.isfinite(), near, (2 * low).clamp_min(1))
         return self._beyond(bound, low, (low >= self.reach * (1 - 2 * tolerance)) & (self.clean > 0))
 
@@ -103,9 +108,18 @@ class Search:
         return torch.where(self.clean > 0, torch.where(safe >= features, inf, (safe + 1) / unit), lower)
 
 
-def splits(bound: Callable) -> bool:
-    """Whether a bound grows a tree of so many ``leaves``: its rows are refined until they are positive, and no further."""
-    return "leaves" in signature(bound.function if isinstance(bound, Method) else bound).parameters
+def refines(bound: Callable) -> bool:
+    """Whether the rows of a bound are refined until they are positive, and no further: by ``leaves`` of a tree or by ``rounds`` of cuts."""
+    return bool({"leaves", "rounds"} & _options(bound))
+
+
+def closes(bound: Callable) -> bool:
+    """Whether a bound grows a tree of so many ``leaves``."""
+    return "leaves" in _options(bound)
+
+
+def _options(bound: Callable) -> set[str]:
+    return set(signature(bound.function if isinstance(bound, Method) else bound).parameters)
 
 
 @dataclass

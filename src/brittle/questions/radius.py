@@ -12,7 +12,7 @@ from brittle.problem import Problem
 from brittle.questions._ends import Evidence, Methods, at_centre, attack
 from brittle.questions._methods import Choice, check_verb, chosen, reserve
 from brittle.questions._rigid import noted
-from brittle.questions._search import Search, splits
+from brittle.questions._search import Search, refines
 from brittle.results import Bracket, Cost, Ends, Proof, Witness
 
 TOLERANCE = {"quick": 0.05, "standard": 0.01, "thorough": 0.001}  # relative, of the certified end's own search
@@ -122,7 +122,7 @@ def _certify(problem: Problem, bounds: Methods, upper: Tensor, tolerance: float)
             find = (
                 search.count
                 if counting
-                else partial(search.decide if splits(bound) else search.scale, tolerance=tolerance)
+                else partial(search.decide if refines(bound) else search.scale, tolerance=tolerance)
             )
             lower = find(bound, lower)
         except NotCertified as reason:

@@ -1,0 +1,154 @@
+"""CROWN with optimised slopes (alpha-CROWN), and with intervals that need only hold where the row could fail."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from math import inf
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from brittle import backward, intervals, meter, ops
+from brittle.about import About
+from brittle.bounds import _concrete, crown
+from brittle.bounds._cuts import Budget, Round, chain, one_example
+from brittle.bounds._slopes import is_free
+from brittle.errors import InputError
+from brittle.graph import Graph, graph_of
+from brittle.planes import Planes, planes
+from brittle.problem import Problem
+from brittle.results import Certificate
+from brittle.transposes import inner
+
+SIDES = tuple(side.name for side in fields(Planes))
+ABOUT = About(
+    promise="lower bounds on every row of the specification, proved in float64 with outward rounding: slopes optimised, intervals where the row could fail",
+    reference="slopes: Xu et al., ICLR 2021, arXiv 2011.13824; bounds under an output constraint: Kotha et al., NeurIPS 2023, arXiv 2302.01404; chain of cuts: derived here",
+    norms=(1, 2, inf),
+    answers="margin",
+    leaves=("input",),
+    cost="twice that of crown; for each open row and each round, 2 x steps passes and 2 per bent unit",
+    effort="thorough",
+)
+
+
+def alpha_crown(
+    problem: Problem, *, steps: int = 20, rounds: int = 6, max_units: int = 20_000, seconds: float = inf
+) -> Certificate:
+    """Lower bounds (N, R) on the rows of the specification over the whole region, refined until they are positive.
+
+    A row that ``crown`` leaves at or below 0 gets slopes of its own, raised by Adam: the gradient by a slope is the coefficient of the unit's output
+    times its input where the relaxed row is least, so a step is one backward and one forward pass. Then comes what gains most. The linear form found,
+    ``<a, x> + c <= row``, leaves a half-space outside of which the row is positive: where the row can fail, ``<a, x> + c <= 0``. Intervals and planes of all units
+    are computed again on the region behind that cut (``min f >= min f + g (<a, x> + c)`` for every multiplier g >= 0), with them a better form of the row, which is the next
+    cut. The row is positive once its bound behind a cut is: nothing is left where it could fail.
+
+    Measured, median attacked / certified in l-inf: a 784-200-200-10 network 1.63 by crown, 1.61 by slopes alone, 1.43 by one cut, 1.28 by four; a digits network 1.10, 1.10, 1.01, 1.003.
+    Slopes of the intermediate bounds, each row its own, gained .01 at three times the time and are not offered: the relaxation itself is the limit, not its slopes.
+
+    Guarantee: sound for the real-arithmetic function of the stored weights; the search for slopes and multipliers runs in float32, what is proved by them is evaluated in float64
+    with outward rounding. Never below ``crown``. A row is refined until it is positive and no further (``bt.radius`` asks for signs): its value is then the level of its cuts, just above 0.
+    Where units other than relu and leaky_relu bend, they keep the planes of ``crown``.
+
+    steps      of the ascent, in each round
+    rounds     of cuts at most; 0: slopes alone. A row that gains less than a twenty-fifth of what it lacks is left earlier
+    max_units  refuse networks with more nonlinear units than this
+    seconds    of the clock for each example, after which a row keeps the best bound found: the result then depends on the machine. Default: no limit
+
+    ``proof`` holds the slopes of ``crown`` and, padded with zeros, T the rounds, U the units of all relu and leaky_relu nodes in graph order: ``"cuts.level"`` (N,), ``"cuts.rounds"``
+    (N, R) how many each row takes, ``"cuts.planes"`` and ``"cuts.slopes"`` (N, R, T, U) lower slopes for the units and for the row in units of 1 / 255, ``"cuts.multipliers"``
+    (N, R, T, 2, U) and ``"cuts.last"`` (N, R, T) float32, those of the lower and upper ends of the units and of the row.
+
+    Errors: InputError. Raises :class:`NotCertified`: as ``crown``, and for moving parameters.
+
+    >>> from brittle.region import Ball
+    >>> module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    >>> problem = Problem(module, torch.zeros(1, 2), module(torch.zeros(1, 2)).argmax(1), Ball(p=inf, radius=0.1))
+    >>> bool((alpha_crown(problem).rows >= crown.crown(problem).rows).all())
+    True
+    """
+    for name, value, least in (("steps", steps, 1), ("rounds", rounds, 0)):
+        if value < least:
+            raise InputError(name, f"a whole number from {least}", repr(value), "leave it out for the default")
+    graph = graph_of(problem)
+    moved = [leaf for leaf in problem.leaves if problem.parameter_name(leaf) is not None]
+    backward.check(graph, moved, max_units, "use crown")
+    ends = perf_counter() + seconds * len(problem)
+    return _concrete.in_turns(problem, backward.entries(graph), lambda part: _bound(part, steps, rounds, ends))
+
+
+def _bound(problem: Problem, steps: int, rounds: int, ends: float) -> Certificate:
+    base = crown._bound(problem, "adaptive")
+    size = float(base.rows.abs().nan_to_num(posinf=0.0).amax()) if len(problem) else 0.0
+    open_ = ((base.rows <= 1e-6 * (1 + size)) & base.rows.isfinite()).any(1).nonzero()[:, 0]
+    lower, found, level = base.rows.clone(), {}, torch.zeros(len(problem), dtype=torch.float64)
+    if len(open_) and _has_slopes(graph_of(problem)):
+        part = {name: value[open_] for name, value in base.proof.items()}
+        refined, some, levels = _refined(problem.take(open_), lower[open_], part, steps, rounds, ends)
+        lower[open_], level[open_] = refined, levels
+        found = {(int(open_[example]), row): taken for (example, row), taken in some.items()}
+    proof = {**base.proof, **_arrays(found, level, lower.shape[1])}
+    return Certificate(lower, "alpha_crown", proof, base.notes)
+
+
+def _has_slopes(graph: Graph) -> bool:
+    """Whether some slope is free, and every other nonlinear operation reads one value."""
+    nonlinear = [node for node in graph.nodes if ops.is_nonlinear(node)]
+    known = all(node.op in ops.ACTIVATIONS or node.op in ops.POOLS for node in nonlinear)
+    return known and any(is_free(node) for node in nonlinear)
+
+
+def _refined(
+    problem: Problem, lower: Tensor, proof: Mapping[str, Tensor], steps: int, rounds: int, ends: float
+) -> tuple[Tensor, dict[tuple[int, int], list[Round]], Tensor]:
+    """(rows (N, R), rounds by example and row, levels (N,)): the walk of crown again, then the open rows one by one."""
+    state = intervals.start(problem, graph_of(problem))
+    relaxed = backward.relax(
+        state,
+        lambda *unit: crown._enclose(problem, *unit),
+        lambda state, node, _: planes(state, node),
+        lambda *field: crown._local(problem, *field),
+    )
+    meter.count(forward=3 * len(problem))
+    for node in state.graph.nodes:  # the slopes that the proof will hold
+        if node.name in relaxed:
+            below, above = (proof[f"{node.name}.{side}"] for side in ("lower_slope", "upper_slope"))
+            relaxed[node.name] = planes(state, node, lower_slope=below, upper_slope=above)
+    rows, offsets, doubt = backward.specification(problem, state)
+    extra = offsets - doubt
+    # positive by more than the rounding of whoever evaluates the proof again, in units of the largest row
+    level = 1e-9 * (1 + inner(rows.abs(), state.largest(state.graph.output)) + offsets.abs()).amax(0)
+    found, better = {}, lower.clone()
+    for example, row in (lower <= level[:, None]).nonzero().tolist():
+        one = slice(example, example + 1)
+        mine = {name: Planes(*(getattr(plane, side)[one] for side in SIDES)) for name, plane in relaxed.items()}
+        form = rows[row : row + 1, example if rows.shape[1] > 1 else 0][None]
+        budget = Budget(steps, rounds, float(level[example]), ends)
+        here = problem.take(torch.tensor([example]))
+        value, taken = chain(here, one_example(state, example), mine, form, extra[row, one].reshape(1, 1), budget)
+        value = min(value, budget.level)
+        if value > better[example, row]:
+            better[example, row], found[example, row] = value, taken
+    return better, found, level
+
+
+def _arrays(found: Mapping[tuple[int, int], list[Round]], level: Tensor, rows: int) -> dict[str, Tensor]:
+    """The rounds by example and row, padded with zeros."""
+    if not found:
+        return {}
+    units = len(next(iter(found.values()))[0].slopes)
+    most, count = max(len(rounds) for rounds in found.values()), len(level)
+    arrays = {
+        "cuts.level": level,
+        "cuts.rounds": torch.zeros(count, rows, dtype=torch.uint8),
+        "cuts.planes": torch.zeros(count, rows, most, units, dtype=torch.uint8),
+        "cuts.slopes": torch.zeros(count, rows, most, units, dtype=torch.uint8),
+        "cuts.multipliers": torch.zeros(count, rows, most, 2, units, dtype=torch.float32),
+        "cuts.last": torch.zeros(count, rows, most, dtype=torch.float32),
+    }
+    for at, taken in found.items():
+        arrays["cuts.rounds"][at] = len(taken)
+        for name in ("planes", "slopes", "multipliers", "last"):
+            for number, one in enumerate(taken):
+                arrays[f"cuts.{name}"][at][number] = getattr(one, name)
+    return arrays
