@@ -109,14 +109,20 @@ def chord_planes(state: State, node: Node) -> Planes:
 
 def rows_at_once(state: State, sharing: bool = False) -> int:
     """Rows that a block may hold; ``sharing``: with the gradients of moving kernels beside them."""
-    nodes = [node for node in state.graph.nodes if node.varies]
-    widest = max(prod(node.shape) for node in nodes)
+    wide = widest(state.graph)
     if sharing:
         moved = [
-            node for node in nodes if any(name in state.wobble for name in node.sources) and positions(state, node) > 1
+            node
+            for node in state.graph.nodes
+            if node.varies and any(name in state.wobble for name in node.sources) and positions(state, node) > 1
         ]
-        widest = max([widest, *(entries_of_kernel(state, node) for node in moved)])
-    return max(1, PIECE // (state.count * widest))
+        wide = max([wide, *(entries_of_kernel(state, node) for node in moved)])
+    return max(1, PIECE // (state.count * wide))
+
+
+def widest(graph: Graph) -> int:
+    """Numbers per example in the widest node."""
+    return max(prod(node.shape) for node in graph.nodes if node.varies)
 
 
 def specification(problem: Problem, state: State) -> tuple[Tensor, Tensor, Tensor]:

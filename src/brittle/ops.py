@@ -263,9 +263,17 @@ def _linear_pullback(node: Node, a: Mapping, rows: Tensor) -> Tensor:
     return rows @ a["weight"]
 
 
+WRITTEN_OUT = 3  # images of so many kernels: there the matrix of a convolution is as fast as its transpose (measured, float64)
+
+
 def _conv_pullback(node: Node, a: Mapping, rows: Tensor) -> Tensor:
     weight = a["weight"]
     dimensions = weight.dim() - 2
+    seen, out = a["input"].shape[1:], rows.shape[1:]
+    if prod(seen[1:]) <= WRITTEN_OUT * prod(weight.shape[2:]) and len(rows) > 4 * prod(out):
+        one = torch.eye(prod(out), dtype=rows.dtype, device=rows.device).reshape(-1, *out)
+        written = _conv_pullback(node, {**a, "input": a["input"][:1].expand(len(one), *seen)}, one)
+        return (rows.flatten(1) @ written.flatten(1)).reshape(len(rows), *seen)
     gradient, _, _ = torch.ops.aten.convolution_backward(
         rows.contiguous(), rows.new_zeros(1).expand(a["input"].shape), weight, None, as_tuple(a["stride"], dimensions),
         as_tuple(a["padding"], dimensions), as_tuple(a["dilation"], dimensions), False, [0] * dimensions, a["groups"], [True, False, False],

@@ -110,7 +110,7 @@ def _through_affine(
         return pulled, zero, zero
     origin = {m: torch.zeros_like(state.low[m][:1]) for m in moving}
     bias = ops.evaluate(node, {**state.constants, **origin}, 1)  # the same for every example
-    offset = inner(rows, bias.expand(state.count, *bias.shape[1:])) if bool((bias != 0).any()) else zero
+    offset = inner(rows, bias) if bool((bias != 0).any()) else zero
     # outputs per input can exceed inputs per output: the transposed sum has at most numel(outputs) terms, as has <row, bias>
     depth = max(terms, prod(node.shape)) + len(state.graph.nodes)
     slack, moved = (gamma(depth) + 2 * UNIT * arrived) * magnitude(state, node), uncertainty(state, node)

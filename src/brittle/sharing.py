@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from brittle import ops
-from brittle.absolute import SQUARES, chord, tangent
+from brittle.absolute import SQUARES, chord_around, tangent
 from brittle.graph import Node
 from brittle.intervals import UNIT, State, gamma
 from brittle.rooms import Room
@@ -48,24 +48,34 @@ def shared(
     doubt = 2 * gamma(positions(state, node)) + 4 * UNIT * (arrived + 1)
     reach = torch.maximum(high - middle, middle - low) + doubt * state.largest(source)
     split = _split(node, rows)  # (R, N, groups, outputs, positions)
-    centre = split @ _patches(state, node, middle).transpose(-1, -2)
-    radius = split.abs() @ _patches(state, node, reach).transpose(-1, -2)
-    low, high = centre - radius, centre + radius
+    centre = _gradient(split, _patches(state, node, middle))
+    radius = _gradient(split.abs(), _patches(state, node, reach))
     pattern = here.pattern.expand(-1, *state.constants[name].shape).reshape(len(here.pattern), *centre.shape[2:])
     scale = lift * here.scale
     if here.p == 1:
-        largest = torch.maximum(low.abs(), high.abs()) * pattern
-        return None, scale * largest.flatten(2).amax(2)
+        return None, scale * ((centre.abs() + radius) * pattern).flatten(2).amax(2)
     if here.p == inf:
-        slope, most = chord(low, high)
-        kernel, constant = slope * pattern, scale * (most * pattern).flatten(2).sum(2)
+        kernel, most = chord_around(centre, radius)
+        if here.uniform:
+            scale, constant = scale * here.pattern.reshape(()), most.flatten(2).sum(2)
+        else:
+            kernel, constant = kernel * pattern, (most * pattern).flatten(2).sum(2)
+        constant = scale * constant
     else:
-        flat = lambda v: (v * pattern).flatten(2)
+        flat, low, high = lambda v: (v * pattern).flatten(2), centre - radius, centre + radius
         slope, most = tangent(flat(torch.ones_like(low)).square(), low.flatten(2), high.flatten(2))
         hidden = SQUARES * (1 + pattern.amax()) * torch.maximum(low.abs(), high.abs()).flatten(2).sum(2)
         kernel, constant = slope.reshape(low.shape), scale * (most + hidden)
-    form = (kernel * scale.reshape(-1, 1, 1, 1)).transpose(-1, -2) @ split
+    form = kernel.transpose(-1, -2) @ (split * scale.reshape(-1, 1, 1, 1))
     return _unsplit(state, node, source, form), constant
+
+
+def _gradient(split: Tensor, patches: Tensor) -> Tensor:
+    """``sum over positions of L h'``, (R, N, groups, outputs, entries of a kernel): one product of matrices per example for all rows."""
+    rows, count, groups, outputs, places = split.shape
+    flat = split.permute(1, 2, 0, 3, 4).reshape(count, groups, rows * outputs, places)
+    together = flat @ patches.transpose(-1, -2)
+    return together.reshape(count, groups, rows, outputs, -1).permute(2, 0, 1, 3, 4)
 
 
 def _groups(node: Node) -> int:

@@ -12,14 +12,19 @@ Shapes = Mapping[str, Node]
 
 
 def inner(rows: Tensor, vector: Tensor) -> Tensor:
-    """``<row, vector>`` per row and example: (R, N or 1, ...) with (N, ...) -> (R, N)."""
+    """``<row, vector>`` per row and example: (R, N or 1, ...) with (N or 1, ...) -> (R, N).
+
+    One product of matrices where either side is the same for all examples; a batch of products of one row each is slow (measured).
+    """
     flat, other = (
         rows.reshape(*rows.shape[:2], -1),
         vector.reshape(len(vector), -1),
     )  # a node may be one number per example
-    if flat.shape[1] == 1 and len(other) > 1:
+    if flat.shape[1] == 1:
         return flat[:, 0] @ other.T
-    return torch.einsum("rnd,nd->rn", flat, other)
+    if len(other) == 1:
+        return flat @ other[0]
+    return torch.linalg.vecdot(flat, other)
 
 
 def transpose(
