@@ -313,6 +313,17 @@ def test_show_gives_the_bracket_of_the_accuracy(honest, capsys) -> None:
     assert f"model,accuracy,device,{COUNT}," in capsys.readouterr().out
 
 
+def test_show_calls_a_certificate_of_nothing_vacuous(honest, capsys) -> None:
+    from brittle.cli._brackets import texts
+    from brittle.cli.show import say_doubts
+
+    run = bt.load_run(honest)
+    object.__setattr__(run, "samples", run.samples.with_columns(lower=polars.lit(-1.0)))
+    say_doubts(run)
+    assert "vacuous: no bound says anything at the size of device" in capsys.readouterr().out
+    assert texts(run)[0]["guarantee"] == "none .. witnessed"
+
+
 def said(capsys, *arguments) -> tuple[int, str]:
     from brittle.cli.main import main
 

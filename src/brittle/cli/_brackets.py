@@ -42,7 +42,8 @@ def _probability(run: "Run", row: Mapping) -> dict[str, object]:
 
 
 def _accuracy(run: "Run", row: Mapping) -> dict[str, object]:
-    return {**row, "unit": "accuracy", "at": None, **_guarantees(run, row)}
+    nothing = {} if row["certified"] else {"lower_guarantee": "none"}  # a vacuous 0 is nothing known
+    return {**row, "unit": "accuracy", "at": None, **_guarantees(run, row), **nothing}
 
 
 def _radius(run: "Run", row: Mapping, summary: Sequence[Mapping]) -> dict[str, object]:

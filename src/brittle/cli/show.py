@@ -35,6 +35,11 @@ def say_doubts(run: "Run") -> None:
             print(f"doubt ({model}): {doubt}")
         for reason, count in _unproved(run, model).items():
             print(f"{reason} ({model}, {count} of {run.plan.count} examples)")
+    for row in run.summary():
+        if row["question"] == "accuracy" and row["certified"] == 0 and row["attacked"]:
+            print(
+                f"vacuous: no bound says anything at the size of {row['name']} ({row['model']}); its 0 is nothing known, no weakness"
+            )
     if not run.complete:
         print(f"doubt: this run is not complete; {len(run.missing)} parts are missing, run the same audit again")
 
