@@ -115,6 +115,11 @@ MONOTONE = {
     "max_pool2d": lambda s, x: F.max_pool2d(IMAGE(x), 2, 1, padding=1),
     "max_pool2d ceil": lambda s, x: F.max_pool2d(x.reshape(-1, 1, 2, 4), (2, 3), 2, ceil_mode=True),
     "global max": lambda s, x: F.max_pool2d(IMAGE(x), 2),
+    "max_pool2d with places": lambda s, x: F.max_pool2d(IMAGE(x), 2, 1, return_indices=True)[0],
+    "adaptive_max_pool1d": lambda s, x: F.adaptive_max_pool1d(LINE(x), 3),
+    "adaptive_max_pool2d": lambda s, x: F.adaptive_max_pool2d(x.reshape(-1, 1, 2, 4), (1, 3)),
+    "amax": lambda s, x: IMAGE(x).amax((1, 3)),
+    "max": lambda s, x: LINE(x).max(-1, keepdim=True).values,
 }  # fmt: skip
 OTHER = {
     "abs": lambda s, x: x.abs(),
@@ -126,6 +131,8 @@ OTHER = {
     "mish": lambda s, x: F.mish(6 * x),
     "square": lambda s, x: torch.cat([x**2, (x - 0.1) * (x - 0.2), x * x], 1),
     "product of one value": lambda s, x: torch.sigmoid(3 * x) * x,
+    "maximum": lambda s, x: torch.maximum(x[:, :4], x[:, 4:]) - torch.minimum(x[:, :4], 0 * x[:, 4:]),
+    "glu": lambda s, x: F.glu(LINE(x), 1),
     "layer_norm": lambda s, x: F.layer_norm(
         LINE(x), (2, 4), torch.arange(8.0).double().reshape(2, 4), torch.ones(2, 4).double(), 0.1
     ),
@@ -136,7 +143,9 @@ OTHER = {
     "instance_norm": lambda s, x: F.instance_norm(LINE(x)),
     "matmul of two": lambda s, x: LINE(x) @ LINE(x * x).transpose(1, 2),
     "bmm": lambda s, x: torch.bmm(LINE(x)[..., :2], LINE(x)[..., 2:]),
-    "matmul on the left": lambda s, x: torch.tensor([[1.0, 2.0], [-3.0, 4.0], [0.0, 5.0]], dtype=torch.float64) @ LINE(x),
+    "matmul on the left": lambda s, x: (
+        torch.tensor([[1.0, 2.0], [-3.0, 4.0], [0.0, 5.0]], dtype=torch.float64) @ LINE(x)
+    ),
     "attention": lambda s, x: F.scaled_dot_product_attention(LINE(3 * x), LINE(x + 1), LINE(x)),
     "attention causal": lambda s, x: F.scaled_dot_product_attention(
         *[x.reshape(-1, 2, 4, 1)] * 3, is_causal=True, scale=5.0

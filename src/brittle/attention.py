@@ -143,9 +143,15 @@ def _allowed(write: Writer, node: Node, square: Shape) -> Tensor | None:
         return torch.ones(square[-2:], dtype=torch.bool).tril()
     if a["attn_mask"] is None:
         return None
-    mask = write.constants.get(a["attn_mask"].name)
-    if mask is None or mask.dtype != torch.bool or mask.dim() > len(square) + 1:
-        raise NotCertified(f"operation {node.op} with a mask that is computed or not of truth values")
+    if write.varies(a["attn_mask"]):
+        raise NotCertified(f"operation {node.op} with a mask that varies")
+    mask = write.known(a["attn_mask"])
+    if mask.dtype != torch.bool:
+        if not bool((mask.isinf() | (mask == 0)).all()) or bool((mask == torch.inf).any()):
+            raise NotCertified(f"operation {node.op} with a mask of numbers other than 0 and -inf")
+        mask = mask == 0
+    if mask.dim() > len(square) + 1:
+        raise NotCertified(f"operation {node.op} mixes examples")
     if mask.dim() == len(square) + 1:
         if len(mask) != 1:
             raise NotCertified(f"operation {node.op} mixes examples")

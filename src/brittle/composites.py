@@ -18,12 +18,13 @@ from typing import Any
 from brittle import attention
 from brittle.errors import NotCertified
 from brittle.graph import Graph, Node, Ref
-from brittle.writing import Shape, Writer
+from brittle.writing import Shape, Writer, axis_of
 
 
 def expressed(graph: Graph) -> Graph:
     """The same function, without the operations that are made of others.
 
+    >>> import torch
     >>> from brittle.problem import Problem
     >>> from brittle.graph import graph_of
     >>> graph = graph_of(Problem(torch.nn.Softmax(1), torch.zeros(1, 3), torch.tensor([0])))
@@ -35,7 +36,18 @@ def expressed(graph: Graph) -> Graph:
         rule = RULES.get(node.op) if node.varies else None
         if rule is None or not rule(write, node):
             write.keep(node)
-    return replace(graph, nodes=tuple(write.nodes.values()), constants=write.constants)
+    nodes = _living(write.nodes, graph.output)
+    constants = {name: value for name, value in write.constants.items() if name in nodes}
+    return replace(graph, nodes=tuple(nodes.values()), constants=constants)
+
+
+def _living(nodes: dict[str, Node], output: str) -> dict[str, Node]:
+    """Without constants that nothing needs any more: masks that were read, indices of a maximum."""
+    needed = {output}
+    for node in reversed(nodes.values()):
+        if node.name in needed or node.op == "input":
+            needed.update({node.name, *node.sources})
+    return {name: node for name, node in nodes.items() if name in needed}
 
 
 # ---- arithmetic ----------------------------------------------------------------------------------------------------------
@@ -75,6 +87,62 @@ def _pow(write: Writer, node: Node) -> bool:
     return True
 
 
+def _maximum(write: Writer, node: Node) -> bool:
+    """``max(x, y) = y + relu(x - y)``, ``min(x, y) = x - relu(x - y)``."""
+    first, second, name = node.arguments["input"], node.arguments["other"], node.name
+    apart = write(f"{name}.difference", "sub.Tensor", node.shape, input=first, other=second, alpha=1)
+    above = write(f"{name}.relu", "relu.default", node.shape, input=apart)
+    if node.op != "minimum":
+        write(name, "add.Tensor", node.shape, input=second, other=above, alpha=1)
+    else:
+        write(name, "sub.Tensor", node.shape, input=first, other=above, alpha=1)
+    return True
+
+
+def _glu(write: Writer, node: Node) -> bool:
+    """The first half times the sigmoid of the second."""
+    source: Any = node.arguments["input"]
+    axis, name = axis_of(node, node.arguments["dim"], len(node.shape)), node.name
+    count = node.shape[axis]
+    half = lambda part, start: write(
+        f"{name}.{part}", "slice.Tensor", node.shape, input=source, dim=axis + 1, start=start, end=start + count, step=1
+    )
+    gate = write(f"{name}.gate", "sigmoid.default", node.shape, input=half("gated", count))
+    write.product(name, half("value", 0), gate, node.shape)
+    return True
+
+
+def _amax(write: Writer, node: Node) -> bool:
+    """A largest value along axes is a max pooling with one window: the axes last, and flat."""
+    a: Any = node.arguments
+    if "other" in a:
+        return _maximum(write, node)
+    if "dim" not in a:
+        raise NotCertified(f"operation {node.op} mixes examples")
+    source = write.shape(a["input"])
+    given = a["dim"] if isinstance(a["dim"], tuple) else (a["dim"],)
+    if not given:
+        raise NotCertified(f"operation {node.op} mixes examples")
+    along = sorted(axis_of(node, d, len(source)) for d in given)
+    kept = [axis for axis in range(len(source)) if axis not in along]
+    order, length = (*kept, *along), prod(source[axis] for axis in along)
+    dims = (0, *(axis + 1 for axis in order))
+    moved = write(f"{node.name}.last", "permute.default", tuple(source[i] for i in order), input=a["input"], dims=dims)
+    flat = write.shaped(f"{node.name}.flat", moved, (prod(source) // length, length))
+    pooled = write(
+        f"{node.name}.pooled", "max_pool1d.default", (prod(source) // length, 1), input=flat, kernel_size=(length,),
+        stride=(length,), padding=(0,), dilation=(1,), ceil_mode=False,
+    )  # fmt: skip
+    write(node.name, "reshape", node.shape, input=pooled)
+    return True
+
+
+def _max_pool(write: Writer, node: Node) -> bool:
+    """Pooling that returns places too, of which nothing reads them."""
+    write(node.name, "max_pool2d.default", node.shape, **node.arguments)  # type: ignore[arg-type]
+    return True
+
+
 # ---- normalisation -------------------------------------------------------------------------------------------------------
 
 
@@ -89,7 +157,7 @@ def _layer_norm(write: Writer, node: Node) -> bool:
 
 def _group_norm(write: Writer, node: Node) -> bool:
     a: Any = node.arguments
-    groups = a["num_groups"] if node.op == "group_norm" else node.shape[0]
+    groups = {"group_norm": a.get("num_groups"), "native_group_norm": a.get("group")}.get(node.op, node.shape[0])
     if node.op == "instance_norm" and not a["use_input_stats"]:
         raise NotCertified("operation instance_norm with running statistics")
     plain = standardised(write, node.name, a["input"], (groups, prod(node.shape) // groups), float(a["eps"]))
@@ -138,7 +206,15 @@ RULES: dict[str, Callable[[Writer, Node], bool]] = {
     "mul": _mul,
     "div": _div,
     "pow": _pow,
+    "maximum": _maximum,
+    "minimum": _maximum,
+    "glu": _glu,
+    "amax": _amax,
+    "max": _amax,
+    "max_pool2d_with_indices": _max_pool,
     "layer_norm": _layer_norm,
+    "native_layer_norm": _layer_norm,
+    "native_group_norm": _group_norm,
     "group_norm": _group_norm,
     "instance_norm": _group_norm,
     **attention.RULES,

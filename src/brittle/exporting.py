@@ -13,6 +13,7 @@ from brittle import axes, lowering
 from brittle.composites import expressed
 from brittle.errors import NotCertified
 from brittle.graph import Batch, Graph, Node, Ref, references
+from brittle.heads import spelled
 from brittle.network import Network, copied, read_logits
 
 ALIASES = {
@@ -22,6 +23,14 @@ ALIASES = {
 RESHAPES = {"view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as"}
 CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
 LAST = 2**63 - 1  # the end of a slice that has none
+FIRST = {
+    "max",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
+    "max_pool2d_with_indices",
+    "native_layer_norm",
+    "native_group_norm",
+}
 SPLITS = {"split", "split_with_sizes", "chunk", "tensor_split", "unsafe_split", "unsafe_chunk"}
 
 
@@ -48,7 +57,7 @@ def export(network: Network, values: dict[str, Tensor], keywords: tuple[str, ...
     for example, dynamic, strict in ((pair, free, False), (pair, free, True), (tuple(values.values()), None, False)):
         try:
             module = _Logits(copied(network.double), keywords)
-            with _silence(), torch.no_grad():
+            with _silence(), torch.no_grad(), spelled(module):
                 shapes = None if dynamic is None else (dynamic,)
                 program = torch.export.export(module, (example,), dynamic_shapes=shapes, strict=strict)
                 if any(_in_place(n) for n in program.graph.nodes):
@@ -220,7 +229,7 @@ class _Build:
         if op == "getitem" and source is not None:
             reads = source.all_input_nodes
             op, arguments = self._piece(node, source, arguments)
-            target = {"slice": "aten.slice.Tensor", "select": "aten.select.int"}.get(op, target)
+            target = {"slice": "aten.slice.Tensor", "select": "aten.select.int"}.get(op, _op_name(source)[1])
         if op in CONVOLUTIONS and isinstance(arguments["padding"], str):
             arguments, target = self._numeric_padding(arguments), f"aten.{op}.default"
         varies = any(self.known[name].varies for name in references(arguments.values()))
@@ -353,6 +362,8 @@ class _Build:
         index = int(arguments["index"])
         if op == "unbind":
             return "select", {"input": whole["input"], "dim": whole["dim"], "index": index}
+        if op in FIRST and index == 0:
+            return op, whole
         if op not in SPLITS:  # a recurrent layer, say: named by itself, not by its pieces
             raise NotCertified(f"operation {op}")
         dim = int(whole["dim"])

@@ -164,7 +164,8 @@ def call(node: Node, arguments: Mapping[str, object]) -> Tensor:
     name = lambda a: "input" if a.name == "self" else a.name
     positional = [arguments[name(a)] for a in schema if not a.kwarg_only]
     keywords = {name(a): arguments[name(a)] for a in schema if a.kwarg_only and arguments[name(a)] is not None}
-    return operation(*positional, **keywords)
+    value = operation(*positional, **keywords)
+    return value[0] if isinstance(value, tuple) else value  # a pooling with its places
 
 
 def evaluate(node: Node, values: Values, count: int) -> Tensor:
@@ -263,7 +264,9 @@ def _linear_pullback(node: Node, a: Mapping, rows: Tensor) -> Tensor:
     return rows @ a["weight"]
 
 
-WRITTEN_OUT = 3  # images of so many kernels: there the matrix of a convolution is as fast as its transpose (measured, float64)
+WRITTEN_OUT = (
+    3  # images of so many kernels: there the matrix of a convolution is as fast as its transpose (measured, float64)
+)
 
 
 def _conv_pullback(node: Node, a: Mapping, rows: Tensor) -> Tensor:
@@ -388,7 +391,7 @@ ACTIVATIONS: dict[str, Callable[[Mapping], Activation]] = {
     "hardsigmoid": lambda a: Activation(torch.nn.functional.hardsigmoid, (-3.0, 3.0), ulps=8.0),
     **ROWS,
 }
-POOLS = {"max_pool1d", "max_pool2d"}
+POOLS = {"max_pool1d", "max_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d"}
 PRODUCT = "product"
 SMOOTH = {"tanh", "sigmoid", PRODUCT, *ROWS}  # curved somewhere: no linear pieces that cover the line
 TAPPED = {*POOLS, PRODUCT}  # nonlinear in several entries at once
@@ -404,14 +407,31 @@ def max_pool(node: Node, shape: tuple[int, ...]) -> MaxPool:
     dimensions = int(node.op[-2])
     if len(shape) != dimensions + 1:
         raise NotCertified(f"operation {node.op} without a channel axis")
-    names = ("kernel_size", "stride", "padding", "dilation")
-    kernel, stride, padding, dilation = (as_tuple(node.arguments[n] or node.arguments["kernel_size"], dimensions) if n == "stride"
-                                         else as_tuple(node.arguments[n], dimensions) for n in names)  # fmt: skip
+    taken = _adaptive_taken if node.op.startswith("adaptive") else _taken
     index, valid = torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.bool)
     for axis in range(dimensions):
         size, reach = shape[axis + 1], node.shape[axis + 1]
-        at = torch.arange(reach)[:, None] * stride[axis] - padding[axis] + torch.arange(kernel[axis]) * dilation[axis]
-        inside = (at >= 0) & (at < size)
+        at, inside = taken(node, axis, dimensions, size, reach)
         index = (index[:, None, :, None] * size + at[None, :, None, :]).reshape(len(index) * reach, -1)
         valid = (valid[:, None, :, None] & inside[None, :, None, :]).reshape(len(valid) * reach, -1)
     return MaxPool(torch.where(valid, index, -1))
+
+
+def _taken(node: Node, axis: int, dimensions: int, size: int, reach: int) -> tuple[Tensor, Tensor]:
+    """(places, inside) of the windows of a pooling along one axis, (outputs, taps)."""
+    given = lambda name: as_tuple(node.arguments[name], dimensions)[axis]
+    stride = given("stride" if node.arguments["stride"] else "kernel_size")
+    at = (
+        torch.arange(reach)[:, None] * stride
+        - given("padding")
+        + torch.arange(given("kernel_size")) * given("dilation")
+    )
+    return at, (at >= 0) & (at < size)
+
+
+def _adaptive_taken(node: Node, axis: int, dimensions: int, size: int, reach: int) -> tuple[Tensor, Tensor]:
+    """Cell y of m sees the places from ``floor(y n / m)`` to before ``ceil((y + 1) n / m)``."""
+    cell = torch.arange(reach)
+    first, last = cell * size // reach, -(-(cell + 1) * size // reach)
+    at = first[:, None] + torch.arange(int((last - first).max()))
+    return at, at < last[:, None]

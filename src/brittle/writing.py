@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from brittle import ops
 from brittle.errors import NotCertified
 from brittle.graph import Batch, Node, Ref
 
@@ -33,6 +34,14 @@ class Writer:
         self.constants[name] = value
         self.keep(Node(name, "constant", {}, tuple(value.shape), False))
         return Ref(name)
+
+    def known(self, value: Ref) -> Tensor:
+        """The value of something that does not vary: a mask, computed or stored."""
+        if value.name not in self.constants:
+            node = self.nodes[value.name]
+            values = {name: self.known(Ref(name)) for name in node.sources}
+            return ops.evaluate(node, values, 1)
+        return self.constants[value.name]
 
     def shaped(self, name: str, value: Ref, shape: Shape) -> Ref:
         """The same entries in another shape; of a constant too."""

@@ -109,6 +109,8 @@ def gains(read: Reader) -> tuple[stencils.Stencil, Array, Array]:
 def window_index(read: Reader) -> NDArray:
     """(outputs, K): the inputs that each window of a pooling sees, -1 outside the image."""
     dimensions, source = int(read.node.op[-2]), read.source()
+    if read.node.op.startswith("adaptive"):
+        return _cells(source.shape, read.node.shape)
     if len(source.shape) != dimensions + 1 or read["ceil_mode"]:
         raise Unknown(f"{read.node.op} without channels or with ceil_mode")
     size = read.pair("kernel_size", dimensions)
@@ -119,6 +121,19 @@ def window_index(read: Reader) -> NDArray:
     index[taps.out, taps.weight] = taps.inp
     step = prod(source.shape[1:])
     return np.concatenate([np.where(index >= 0, index + c * step, -1) for c in range(source.shape[0])])
+
+
+def _cells(shape: tuple[int, ...], cells: tuple[int, ...]) -> NDArray:
+    """The places of an image (channels, *space) that each cell of an adaptive pooling sees: one box for all cells, -1 beyond their ends."""
+    if len(shape) != len(cells) or shape[0] != cells[0]:
+        raise Unknown("adaptive pooling without channels")
+    places = np.arange(prod(shape)).reshape(shape)
+    boxes = [[(y * n // m, -(-(y + 1) * n // m)) for y, n, m in zip(cell, shape, cells)] for cell in np.ndindex(*cells)]
+    widest = [max(last - first for first, last in axis) for axis in zip(*boxes)]
+    index = np.full((len(boxes), *widest), -1)
+    for row, box in zip(index, boxes):
+        row[tuple(slice(last - first) for first, last in box)] = places[tuple(slice(*ends) for ends in box)]
+    return index.reshape(len(boxes), -1)
 
 
 def _one(source: Node, matrix: Any, bias: Array | None = None, size: Array | None = None) -> Affine:
@@ -218,6 +233,9 @@ def _product(read: Reader) -> Affine:
 
 def _indexed(read: Reader) -> Affine:
     """Operations that only move entries: done to the numbers of the entries instead of their values."""
+    if read.node.op == "expand" and not read.varies("input"):  # the same numbers for every example
+        bias = np.broadcast_to(read.constant(read["input"]), (1, *read.node.shape)).reshape(-1).astype(np.float64)
+        return Affine((), bias, np.abs(bias))
     names = [ref.name for ref in read["tensors"]] if read.node.op in ("cat", "stack") else [read.source().name]
     if not all(read.known[name].varies for name in names):
         raise Unknown(f"{read.node.op} with a constant")
@@ -296,6 +314,7 @@ OTHERS: dict[str, Callable[[Reader], Affine]] = {
     "rsub": _sum,
     "mul": _product,
     "div": _product,
+    "zeros": lambda read: Affine((), np.zeros(prod(read.node.shape)), np.zeros(prod(read.node.shape))),
     "neg": lambda read: _one(read.source(), -identity(prod(read.node.shape))),
     "mean": _reduce,
     "sum": _reduce,
