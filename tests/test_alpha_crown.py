@@ -23,27 +23,28 @@ from test_branch_and_bound import again, least_by_program, network, problem
 from test_exact_optima import tiny
 
 NORMS = [1, 2, inf]
+quick = partial(alpha_crown, steps=6, rounds=3)  # the same laws in a third of the time
 
 
 @pytest.mark.parametrize("p", NORMS)
 def test_never_below_crown_and_below_every_point(p: float) -> None:
     asked = problem(p, {1: 1.0, 2: 0.7, inf: 0.4}[p])
-    plain, rows = crown(asked).rows, alpha_crown(asked).rows
+    plain, rows = crown(asked).rows, quick(asked).rows
     assert bool((rows >= plain).all()) and bool((rows > plain).any())
     double, generator = asked.double(), torch.Generator().manual_seed(2)
-    for spread in (0.1, 0.3, 1.0, 3.0):
-        for _ in range(30):
+    for spread in (0.3, 3.0):
+        for _ in range(20):
             change = spread * torch.randn(asked.x.shape, generator=generator, dtype=torch.float64)
             assert bool((double.rows(double.project({"x": double.x + change})) >= rows).all())
 
 
-@pytest.mark.parametrize("p", NORMS)
+@pytest.mark.parametrize("p", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), inf])
 def test_the_radius_is_below_the_exact_one_and_far_above_crown(p: float) -> None:
     """Networks small enough to enumerate their activation patterns."""
     asked, exact = tiny(p)
     found = {
         name: bt.radius(asked, bounds=names, ends="lower", effort="quick").lower
-        for name, names in {"crown": ["crown"], "alpha": ["crown", partial(alpha_crown, steps=5, rounds=3)]}.items()
+        for name, names in {"crown": ["crown"], "alpha": ["crown", quick]}.items()
     }
     assert bool((found["alpha"] <= exact * (1 + 1e-9)).all()) and bool((found["alpha"] >= found["crown"]).all())
     share = {name: float((value / exact).mean()) for name, value in found.items()}
@@ -54,12 +55,12 @@ def test_the_radius_is_below_the_exact_one_and_far_above_crown(p: float) -> None
 def test_no_row_is_positive_where_it_fails(p: float) -> None:
     asked, exact = tiny(p)
     for factor in (1.002, 1.3):
-        assert bool((alpha_crown(asked.scaled(factor * exact), steps=8).rows.amin(1) <= 0).all())
+        assert bool((quick(asked.scaled(factor * exact)).rows.amin(1) <= 0).all())
 
 
 def test_cuts_prove_what_crown_does_not_and_never_more_than_a_mixed_integer_program() -> None:
     asked = problem(inf, 0.5)
-    plain, rows = (bound(asked).rows.amin(1) for bound in (crown, alpha_crown))
+    plain, rows = (bound(asked).rows.amin(1) for bound in (crown, quick))
     exact = [least_by_program(asked, i) for i in range(len(asked))]
     assert all(float(r) <= e + 1e-7 for r, e in zip(rows, exact, strict=True))
     assert bool(((plain <= 0) & (rows > 0)).any())
@@ -140,7 +141,7 @@ def test_a_gradient_of_the_wrong_sign_is_seen(monkeypatch) -> None:
 @pytest.mark.parametrize("p", NORMS)
 def test_the_checker_proves_it_again(p: float) -> None:
     asked = problem(p, {1: 1.0, 2: 0.7, inf: 0.4}[p])
-    plain, found = crown(asked), alpha_crown(asked)
+    plain, found = crown(asked), quick(asked)
     for i in range(len(asked)):
         below = again(asked, found.proof, i)
         assert (below >= found.rows[i].numpy() - 1e-9).all()
@@ -150,7 +151,7 @@ def test_the_checker_proves_it_again(p: float) -> None:
 
 def test_the_checker_refuses_a_cut_that_is_none() -> None:
     asked = problem(inf, 0.4)
-    proof = dict(alpha_crown(asked).proof)
+    proof = dict(quick(asked).proof)
     i = int(proof["cuts.rounds"].sum(1).argmax())
     proof["cuts.multipliers"] = proof["cuts.multipliers"] - 1
     with pytest.raises(Unknown, match="below 0"):
@@ -187,7 +188,7 @@ def test_other_nonlinear_operations_keep_their_planes() -> None:
     )
     x = torch.rand(2, 1, 6, 6)
     asked = Problem(module, x, module(x).argmax(1), Ball(p=2, radius=1.0, low=0, high=1))
-    plain, found = crown(asked).rows, alpha_crown(asked)
+    plain, found = crown(asked).rows, quick(asked)
     assert bool((found.rows >= plain).all()) and bool((found.rows > plain).any())
     for i in range(2):
         assert (again(asked, found.proof, i) >= found.rows[i].numpy() - 1e-9).all()
@@ -195,9 +196,9 @@ def test_other_nonlinear_operations_keep_their_planes() -> None:
 
 def test_no_answer_depends_on_the_batch() -> None:
     asked = problem(inf, 0.4)
-    whole = alpha_crown(asked).rows
+    whole = quick(asked).rows
     for i in range(len(asked)):
-        torch.testing.assert_close(alpha_crown(asked.take(torch.tensor([i]))).rows, whole[i : i + 1], rtol=0, atol=1e-9)
+        torch.testing.assert_close(quick(asked.take(torch.tensor([i]))).rows, whole[i : i + 1], rtol=0, atol=1e-9)
 
 
 def test_a_spent_budget_leaves_a_proof() -> None:
