@@ -112,5 +112,5 @@ def _judge(problem: Problem, point: Mapping[str, Tensor], rows: list[dict | None
             report.fail(here, f"the common change does not break it: its margin is {float(exact[i]):.6g}")
         if told is not None and not abs(told - float(exact[i])) <= 1e-9 * (1 + float(largest[i])):
             report.fail(here, f"under the common change the margin is {float(exact[i]):.9g}, recorded {told:.9g}")
-        if row["found"] and row["lower"] > 0:
+        if row["found"] and (row["lower"] or 0) > 0:
             report.fail(here, f"certified ({row['lower']:.6g}) and broken by the common change")
