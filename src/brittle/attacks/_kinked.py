@@ -8,6 +8,8 @@ import numpy as np
 TURNS = 80  # of the active set; after the first half one wall changes at a time
 CUTS = 12  # rounds of rows for entries that leave the cube on the other side
 LEAST = 0.9  # of the known size: programs for p = inf look no further down at a time
+LOOSE = 1e-6  # what counts as an end of a share after a descent that is not exact
+MET = 1e-8  # relative: what a linear program of tolerance 1e-10 leaves of a row
 ZERO = 1e-11  # relative: what counts as on a wall, and as a multiplier of zero
 
 
@@ -71,7 +73,7 @@ def _within_cube(f: Kinked, near: np.ndarray) -> np.ndarray | None:
         t, rise = solved[wide], solved[:wide]
         raw = np.where(free, t, room) - rise  # v is sign * raw, no lower than the cube and the range
         v = np.clip(sign * raw, -f.down, f.up)
-        over = np.flatnonzero(-raw > np.minimum(t, back) * (1 + ZERO) + ZERO * size)
+        over = np.flatnonzero(-raw > np.minimum(t, back) * (1 + MET))
         if not len(over):
             return v
         beside = one[over] - np.outer(free[over] + 1.0 * (back[over] > t), one[wide])
@@ -108,7 +110,7 @@ def _least_distance(f: Kinked) -> np.ndarray | None:
         if start is None:
             return None
         share, v = start
-        states = np.where(share <= ZERO * f.gains, 0, np.where(share >= (1 - ZERO) * f.gains, 2, 1))
+        states = np.where(share <= LOOSE * f.gains, 0, np.where(share >= (1 - LOOSE) * f.gains, 2, 1))
         found = _active_set(f, states)
         found = v if found is None else found
     return found

@@ -32,6 +32,7 @@ APPROACH = (9, 2), (4, 4)  # stages of hlrf where no start is given
 BEYOND = 16  # units in the last place of the leaf, in clean logits, by which the row is aimed below zero: what a witness needs
 WALLS_AT_ONCE = 48  # added to a program at a time, those that raise the row most
 GAIN = 1e-9  # relative: a step that shortens the change by less ends the walk
+OTHERS = 4  # rows, beside the one that fails, that are asked at the end
 ROUNDS = 12  # of programs from one point
 NEAR = 1e-8  # relative: a wall this near is kept for the next program
 HELD = 2**22  # walls of all examples held at once, a few copies of each
@@ -39,7 +40,7 @@ BACK = 6  # halvings towards the last failure where a step leads outside the fai
 
 
 def linear_regions(
-    problem: Problem, *, seed: int = 0, start: Point | None = None, passes: int = 380, programs: int = 24
+    problem: Problem, *, seed: int = 0, start: Point | None = None, passes: int = 380, programs: int = 32
 ) -> Witness:
     """Walk from a failure to the nearest point of the decision boundary that no neighbouring linear region betters.
 
@@ -109,8 +110,19 @@ class Walker:
     programs: int = 0
     done: bool = False
 
+    others: list[int] | None = None  # rows that may fail nearer in these regions, to be tried; None: not asked yet
+
     def move(self, change: np.ndarray, size: float, row: int) -> None:
         self.change, self.size, self.row = change, size, row
+        self.others = None
+
+    def arrive(self, rows: np.ndarray) -> None:
+        """Nothing nearer where this row fails: the next smallest of the others, or the end."""
+        if self.others is None:
+            self.others = [int(r) for r in np.argsort(rows, kind="stable") if r != self.row][:OTHERS]
+        self.done = not self.others
+        if self.others:
+            self.row, self.walls = self.others.pop(0), []
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,11 +179,12 @@ def _walk(problem: Problem, regions: Regions, tracker: Tracker, at: Tensor, pass
 
 @dataclass(eq=False)
 class Try:
-    """One example's program at its present point, and the solution tried last."""
+    """One example's program at its present point, the rows (R,) there, and the solution tried last."""
 
     walker: Walker
     function: Kinked
-    walls: list[int]
+    rows: np.ndarray
+    walls: list[int] = field(default_factory=list)
     change: np.ndarray | None = None
     settled: bool = False
 
@@ -196,7 +209,7 @@ def _step(ground: Ground, walkers: list[Walker], passes: int) -> None:
         value = values[i, walker.row] + ground.beyond[i] - gradient[i] @ walker.change
         none = np.zeros((0, len(walker.change)))
         program = Kinked(value, gradient[i], none[:, 0], none[:, 0], none, ground.down[i], ground.up[i])
-        tries.append(Try(walker, program, []))
+        tries.append(Try(walker, program, values[i]))
     fixed = view.fixed
     wanted = [
         _affordable([j for j in w.walls if gains[i, j] > 0], fixed, passes - w.spent) for i, w in enumerate(walkers)
@@ -250,7 +263,8 @@ def _solve(ground: Ground, attempt: Try) -> None:
     walker.programs -= int(ground.order != 2)
     attempt.change = attempt.function.nearest(ground.order, walker.change)
     if attempt.change is None or ground.length(attempt.change) > walker.size * (1 - GAIN):
-        walker.done = attempt.settled = True
+        walker.arrive(attempt.rows)
+        attempt.settled = True
 
 
 def _look_at(ground: Ground, view: View, tries: list[Try]) -> tuple[np.ndarray, np.ndarray]:
@@ -313,4 +327,5 @@ def _shorten(ground: Ground, tries: list[Try]) -> None:
                 attempt.walker.move(change, ground.length(change), int(row.argmin()))
                 attempt.settled = True
     for attempt in tries:
-        attempt.walker.done |= not attempt.settled
+        if not attempt.settled:
+            attempt.walker.arrive(attempt.rows)
