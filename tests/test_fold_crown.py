@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import bound_laws
 import brittle
 import joint_attacks
-from brittle import absolute, folding, sharing, verifier
+from brittle import absolute, folding, sharing
 from brittle._checker.affine import Unknown
 from brittle._checker.walk import Model, rows_below
 from brittle.bounds.crown import crown
@@ -20,6 +20,7 @@ from brittle.graph import graph_of
 from brittle.problem import Problem
 from brittle.region import Ball, Region
 from brittle.spec import matrix
+from brittle.verifying import proofs
 
 crown_file = importlib.import_module("brittle.bounds.crown")
 
@@ -351,7 +352,7 @@ def evaluated(problem: Problem, i: int, proof: dict[str, np.ndarray]) -> np.ndar
     moved = frozenset(leaf for leaf in problem.leaves if problem.parameter_name(leaf))
     model = Model(graph_of(problem), moved)
     coefficients, offsets = (v.numpy() for v in matrix(problem.spec, problem.labels, problem.logits().shape[1]))
-    leaves = {leaf: verifier._moving(problem, leaf, i, float(problem.scale[i])) for leaf in problem.leaves}
+    leaves = {leaf: proofs.moving(problem, leaf, i, float(problem.scale[i])) for leaf in problem.leaves}
     return rows_below(model, leaves, {}, proof, coefficients[:, i], offsets[:, i])
 
 

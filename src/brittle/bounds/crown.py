@@ -140,6 +140,8 @@ def _local(
     field = receptive.field_of(state, source)
     if field is None or state.known[source].op == "input":
         return None
+    if any(room.p == 1 for room in state.wobble.values()):
+        return None  # charged by the largest value of a whole layer, which checkers take; a window's own is less
     balls = _concrete.around(problem, state)
     example, channel, *positions = bends.nonzero(as_tuple=True)
     meter.count(backward=2 * len(example))
