@@ -160,7 +160,7 @@ def test_what_is_out_of_reach_says_so() -> None:
     x, labels = torch.rand(2, 4), torch.tensor([0, 1])
     ball = Ball(inf, 0.1)
     cases = [
-        (nn.Sequential(nn.Linear(4, 3), nn.Softmax(1)), "operation softmax"),
+        (nn.Sequential(nn.Linear(4, 3), nn.Softmax(0)), "operation softmax mixes examples"),
     ]
     for module, reason in cases:
         for bound in (ibp, crown):
