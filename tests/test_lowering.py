@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from brittle._checker.walk import Model, Moving, rows_below
 from brittle.bounds.crown import crown
 from brittle.bounds.ibp import ibp
 from brittle.errors import NotCertified
@@ -13,6 +14,7 @@ from brittle.graph import Graph, Ref, graph_of
 from brittle.ops import call, evaluate, is_nonlinear
 from brittle.problem import Problem
 from brittle.region import Ball
+from brittle.spec import matrix
 
 STEPS, FEATURES, UNITS = 4, 3, 2
 
@@ -92,7 +94,11 @@ LAYERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", LAYERS)
+QUICK = {"rnn, steps first", "gru", "lstm, given states", "lstm, projected, two layers"}
+slowly = lambda names: [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in names]
+
+
+@pytest.mark.parametrize("name", slowly(LAYERS))
 def test_the_unrolled_graph_is_the_module(name: str) -> None:
     kind, rule, options = LAYERS[name]
     check(reader(kind, rule, **{"batch_first": True, **options}))
@@ -105,6 +111,7 @@ def loop(s: Reader, x: Tensor) -> Tensor:
     return state[0] if isinstance(state, tuple) else state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [nn.RNNCell, nn.GRUCell, nn.LSTMCell])
 def test_cells_in_a_loop(kind: type) -> None:
     check(reader(kind, loop))
@@ -159,3 +166,63 @@ def test_packed_sequences_are_refused_in_plain_words() -> None:
 
     with pytest.raises(NotCertified, match="packed sequences"):
         graph_of(problem_of(reader(nn.GRU, packed, batch_first=True)))
+
+
+def checked(problem: Problem, proof: dict[str, Tensor], leaf: str) -> Tensor:
+    """The rows again, by the checker that shares no code with the bounds."""
+    coefficients, offsets = (v.numpy() for v in matrix(problem.spec, problem.labels, 2))
+    model = Model(graph_of(problem), frozenset({leaf} - {"x"}))
+    found = []
+    for i, centre in enumerate(problem.centre[leaf]):
+        leaves = {leaf: Moving(centre.numpy().reshape(-1), inf, problem.region[leaf].radius)}
+        fixed = {} if leaf == "x" else {"x": problem.x[i].numpy()}
+        arrays = {name: value[i].numpy() for name, value in proof.items()}
+        found.append(torch.from_numpy(rows_below(model, leaves, fixed, arrays, coefficients[:, i], offsets[:, i])))
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(nn.RNN, marks=pytest.mark.slow), nn.GRU, pytest.param(nn.LSTM, marks=pytest.mark.slow)]
+)
+def test_rows_are_below_all_points_and_the_checker_agrees(kind: type) -> None:
+    problem = problem_of(reader(kind, last, batch_first=True), radius=0.05, count=2)
+    proved, loose = crown(problem), ibp(problem).rows
+    point = crown(problem.scaled(0.0)).rows
+    assert torch.allclose(point, problem.double().rows(), rtol=0, atol=1e-9)
+    assert (proved.rows < point).all()
+    corners = torch.randint(0, 2, (200, 2, STEPS, FEATURES), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    logits = problem.network.double((problem.x + 0.05 * corners).flatten(0, 1)).reshape(200, 2, 2)
+    least = (logits[..., 0] - logits[..., 1]).amin(0)
+    assert (proved.rows[:, 0] <= least).all() and (loose[:, 0] <= least).all()
+    assert (point[:, 0] - proved.rows[:, 0] <= 2 * (point[:, 0] - least)).all(), "no more than twice what corners lose"
+    assert torch.allclose(checked(problem, proved.proof, "x"), proved.rows, rtol=0, atol=1e-9)
+
+
+def test_exact_where_nothing_bends() -> None:
+    """Positive weights, biases and inputs: every relu passes, the network is linear on the region."""
+    module = reader(nn.RNN, last_of_steps_first, nonlinearity="relu")
+    for parameter in module.rnn.parameters():
+        parameter.data.abs_()
+    problem = problem_of(module)
+    problem = Problem(module, problem.x.abs() + 0.2, problem.labels, Ball(inf, 0.1))
+    x = problem.x.clone().requires_grad_()
+    gradient = torch.autograd.grad((module(x) @ torch.tensor([1.0, -1.0]).double()).sum(), x)[0]
+    exact = problem.double().rows()[:, 0] - 0.1 * gradient.abs().sum((1, 2))
+    assert torch.allclose(crown(problem).rows[:, 0], exact, rtol=0, atol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("leaf", ["rnn.weight_hh_l0", "rnn.bias_hh_l0"])
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+def test_recurrent_weights_may_move(kind: type, leaf: str) -> None:
+    module = reader(kind, last, batch_first=True)
+    problem = problem_of(module, count=2).within({leaf: Ball(inf, 0.02)})
+    proved = crown(problem)
+    name, stored = leaf, dict(module.named_parameters())[leaf].detach()
+    change = torch.randint(0, 2, (100, *stored.shape), generator=torch.Generator().manual_seed(0)) * 0.04 - 0.02
+    logits = torch.stack([torch.func.functional_call(module, {name: stored + c}, problem.x) for c in change])
+    least = (logits[..., 0] - logits[..., 1]).amin(0)
+    point = problem.double().rows()[:, 0]
+    assert (proved.rows[:, 0] <= least).all() and (ibp(problem).rows[:, 0] <= least).all()
+    assert (0 < point - proved.rows[:, 0]).all() and (point - proved.rows[:, 0] < 0.25).all()
+    assert torch.allclose(checked(problem, proved.proof, leaf), proved.rows, rtol=0, atol=1e-9)

@@ -490,7 +490,7 @@ class _Walk:
             count = len(self.slop[node.name])
             form, taken = self._taken(node, rows, last)
             # the constant is a sum over all inputs, or over the entries of a kernel, and at most <|row|, moved>
-            longest = max(prod(self.model.known[name].shape) for name in node.sources)
+            longest = max((prod(self.model.known[name].shape) for name in node.sources), default=1)
             slop = self.slop[node.name] + (4 * gamma(part.terms + count) + gamma(longest)) * self.moved[node.name]
             lost = wide @ slop * (1 + gamma(count))
             return rows @ part.bias - taken, lost, [(s, _times(rows, m) - form) for s, m in part.parts]
