@@ -81,7 +81,7 @@ def sketch(problem: Problem, state: State, name: str, relaxed: Mapping[str, Plan
     bends = flat([backward.bent(state, node) & torch.tensor(node.name in read) for node in free])
     if not bool(bends.any()):
         return None
-    low = [torch.full((1, prod(node.shape)), steepness(node)) for node in free]
+    low = [torch.full((1, prod(node.shape)), steepness(node), device=problem.device) for node in free]
     small = lambda v: v.float() if v.is_floating_point() else v
     thin = {
         node.name: Planes(*(getattr(relaxed[node.name], side).float() for side in Planes.__dataclass_fields__))
@@ -113,7 +113,7 @@ def _room(problem: Problem, leaf: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     centre = problem.inputs[leaf].detach()
     centre = centre.float() if centre.is_floating_point() else centre
     if leaf not in problem.region:
-        return centre, torch.zeros(0), centre, centre
+        return centre, torch.zeros(0, device=centre.device), centre, centre
     ball = problem.region[leaf]
     low, high = ball.exact_range(problem.inputs[leaf].detach().double())
     down, up = ((side.expand_as(centre)).flatten(1).float() for side in (centre - low, high - centre))
@@ -133,7 +133,7 @@ def _ascend(seen: Sketch, rows: Tensor, steps: int, ends: float) -> Tensor:
     """Adam within the slopes' ranges; the best of each row is kept."""
     slope = seen.start.expand(len(rows), *seen.start.shape).clone()
     first, second = torch.zeros_like(slope), torch.zeros_like(slope)
-    best, most = slope.clone(), torch.full(slope.shape[:2], -torch.inf)
+    best, most = slope.clone(), slope.new_full(slope.shape[:2], -torch.inf)
     taken = 0
     for step in range(1, steps + 1):
         value, gradient = bound(seen, rows, slope)
