@@ -49,7 +49,7 @@ def network(problem: bt.Problem) -> nn.Sequential:
 
 @pytest.mark.parametrize("p", [1, inf])
 def test_most_points_are_the_exact_optimum_of_two_hidden_layers(p: float) -> None:
-    exact, found, count = [], [], 2 if p == 1 else 3
+    exact, found, count = [], [], 3
     for seed in (0, 1):
         problem, begin, witness = polished(seed, p)
         assert bool((witness.size <= begin).all()), "longer than it began"

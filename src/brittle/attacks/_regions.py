@@ -24,24 +24,26 @@ class Regions:
 
     For every wall (a kink of an activation, a rival pixel of a maximum) there is a quantity ``q`` that is zero on it. The pieces on its
     two sides differ by ``gain * max(0, s)``, with ``s = q`` seen from where q <= 0 and ``s = -q`` from where it is positive.
+
+    walls  how many there are, at most
+    first  activations that see nothing bent: the gradients of their walls are the same everywhere and for every example
+    known  those gradients (D,), as they were asked for
     """
 
     graph: Graph
     leaf: str
     walls: int
-    first: frozenset[
-        str
-    ]  # activations that see nothing bent: their walls are flat everywhere, and the same for every example
-    known: dict[int, Tensor] = field(default_factory=dict)  # gradients (D,) of their quantities, as they were asked for
+    first: frozenset[str]
+    known: dict[int, Tensor] = field(default_factory=dict)
 
 
 def regions_of(problem: Problem) -> Regions:
     """The linear pieces of the network. Raises :class:`NotCertified` where there are none, or where a parameter moves.
 
-    >>> problem = Problem(torch.nn.ReLU(), torch.ones(1, 3), torch.tensor([0]))
     >>> from brittle import Ball
-    >>> regions_of(problem.within(Ball(2, 1.0))).walls
-    3
+    >>> problem = Problem(torch.nn.ReLU(), torch.ones(1, 3), torch.tensor([0]), Ball(2, 1.0))
+    >>> sorted(regions_of(problem).first)
+    ['relu']
     """
     if len(problem.leaves) != 1 or problem.leaves[0] not in problem.inputs:
         raise NotCertified("linear regions of anything but one input")
