@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from brittle import lowering
 from brittle._checker.walk import Model, Moving, rows_below
 from brittle.bounds.crown import crown
 from brittle.bounds.ibp import ibp
@@ -226,3 +227,11 @@ def test_recurrent_weights_may_move(kind: type, leaf: str) -> None:
     assert (proved.rows[:, 0] <= least).all() and (ibp(problem).rows[:, 0] <= least).all()
     assert (0 < point - proved.rows[:, 0]).all() and (point - proved.rows[:, 0] < 0.25).all()
     assert torch.allclose(checked(problem, proved.proof, leaf), proved.rows, rtol=0, atol=1e-9)
+
+
+def test_a_wrong_unrolling_is_never_handed_out(monkeypatch) -> None:
+    """A mutant: gates in another order."""
+    right = lowering.Writer.gates
+    monkeypatch.setattr(lowering.Writer, "gates", lambda w, x, size, a, b: right(w, x, size, b % 2, b % 2 + b - a))
+    with pytest.raises(NotCertified, match="the unrolled graph disagrees"):
+        graph_of(problem_of(reader(nn.LSTM, last, batch_first=True)))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from brittle import axes, lowering
+from brittle import axes, lowering, ops
 from brittle.composites import expressed
 from brittle.errors import NotCertified
 from brittle.graph import Batch, Graph, Node, Ref, references
@@ -65,7 +65,10 @@ def export(network: Network, values: dict[str, Tensor], keywords: tuple[str, ...
                 size = _batch_size(program)
                 if size is None or size == count:
                     _compare(program, network, keywords, tuple(values.values()))
-                    return expressed(_translate(program, leaves, _canonical_names(network.double), size))
+                    graph = _translate(program, leaves, _canonical_names(network.double), size)
+                    if any(_op_name(n)[0] in lowering.RECURRENT for n in program.graph.nodes):
+                        _compare_unrolled(graph, network, keywords, values)
+                    return expressed(graph)
             reasons.append(f"the batch size is fixed to {size}")
         except NotCertified:
             raise
@@ -99,6 +102,24 @@ def _compare(program, network: Network, keywords: tuple[str, ...] | None, values
         raise RuntimeError(
             "the exported program disagrees with the module: is its forward random, or does it keep a state?"
         )
+
+
+def _compare_unrolled(
+    graph: Graph, network: Network, keywords: tuple[str, ...] | None, values: dict[str, Tensor]
+) -> None:
+    """Evaluate the unrolled graph on the examples: what it means is written by us, so it is compared with the module itself."""
+    found = {**graph.constants, **{name: values[leaf] for leaf, name in graph.inputs.items()}}
+    count = len(next(iter(values.values())))
+    for node in graph.nodes:
+        if node.name not in found:
+            by = (
+                ops.evaluate if node.op == "reshape" or (node.op in ops.AFFINE and not ops.is_nonlinear(node)) else None
+            )
+            given = ops.arguments_of(node, found, count)
+            found[node.name] = ops.call(node, given) if by is None else by(node, found, count)
+    wanted = _Logits(copied(network.double), keywords)(tuple(values.values()))
+    if not torch.allclose(found[graph.output], wanted, rtol=1e-9, atol=1e-9 * (1 + float(wanted.abs().max()))):
+        raise RuntimeError("the unrolled graph disagrees with the module")
 
 
 def _translate(program, leaves: tuple[str, ...], canonical: dict[str, str], size: int | None) -> Graph:
