@@ -76,8 +76,6 @@ def gates(state: State, node: Node) -> Gates:
     if node.op == ops.PRODUCT:
         raise NotCertified("operation mul of two moving values in a bound of slopes")
     function = ops.activation(node, {**state.constants, source: low}, state.count)
-    if function.steep == inf:
-        raise NotCertified(f"operation {node.op} in a bound of slopes: its slope has no bound")
     least, most = (end.flatten(1) for end in slopes(function, low, high))
     every = torch.arange(least.shape[1], device=least.device)
     middle = (least + most) / 2
@@ -106,6 +104,8 @@ def _curved(function: ops.Activation, low: Tensor, high: Tensor) -> tuple[Tensor
     """Of the pieces that share more than a point with the interval; a break point stored off by w moves the extreme slope by w^2 only."""
     if function.dip is not None:
         raise NotCertified("operation softplus in a bound of slopes: it jumps by 2e-9 at its threshold")
+    if function.steep == inf:
+        raise NotCertified("a bound of slopes of an exponential, a root or a power: they have no steepest slope")
     least, most = torch.full_like(low, inf), torch.full_like(low, -inf)
     for piece in function.bend or ():
         met = (low < piece.right) & (high > piece.left) | (low == high) & (low >= piece.left) & (low <= piece.right)
