@@ -70,7 +70,7 @@ def relaxed_optimum(asked: Problem, i: int, row: np.ndarray) -> float:
     """One hidden layer, p = inf: the least value of a row over the triangles, a linear program."""
     from scipy.optimize import linprog
 
-    first, _, last = asked.network.double
+    first, _, last = list(asked.network.double)  # type: ignore[call-overload]
     w, b = first.weight.detach().numpy(), first.bias.detach().numpy()
     x, radius = asked.x[i].double().numpy(), float(asked.radius("x")[i])
     down, up = np.maximum(x - radius, 0), np.minimum(x + radius, 1)
@@ -143,7 +143,7 @@ def test_the_checker_proves_it_again(p: float) -> None:
     asked = problem(p, {1: 1.0, 2: 0.7, inf: 0.4}[p])
     plain, found = crown(asked), quick(asked)
     for i in range(len(asked)):
-        below = again(asked, found.proof, i)
+        below = again(asked, dict(found.proof), i)
         assert (below >= found.rows[i].numpy() - 1e-9).all()
         assert ((below > 0) == (found.rows[i] > 0).numpy()).all()
     assert bool((found.rows > plain.rows).any())
@@ -168,7 +168,7 @@ def test_mutants_of_the_cut_are_seen(mutant, monkeypatch) -> None:
 
     def wrong(state, pulled, extra):
         cut = right(state, pulled, extra)
-        return _cuts._Cut(cut.a, cut.c + (0.5 if mutant == "too far" else -cut.c))
+        return _cuts.Cut(cut.a, cut.c + (0.5 if mutant == "too far" else -cut.c))
 
     monkeypatch.setattr(_cuts, "_cut", wrong)
     with pytest.raises(AssertionError):
@@ -191,7 +191,7 @@ def test_other_nonlinear_operations_keep_their_planes() -> None:
     plain, found = crown(asked).rows, quick(asked)
     assert bool((found.rows >= plain).all()) and bool((found.rows > plain).any())
     for i in range(2):
-        assert (again(asked, found.proof, i) >= found.rows[i].numpy() - 1e-9).all()
+        assert (again(asked, dict(found.proof), i) >= found.rows[i].numpy() - 1e-9).all()
 
 
 def test_no_answer_depends_on_the_batch() -> None:

@@ -73,12 +73,14 @@ class Certificate:
 
     proof   arrays by name that let anyone re-evaluate the bound (first axis: the example); ``brittle verify`` reads them
     notes   per example, "" or "not certified: ..."
+    points  by leaf, (N, ...): where the bound came across a point that seems to fail; the clean point elsewhere. Whoever asked measures it again
     """
 
     rows: Tensor
     method: str
     proof: Mapping[str, Tensor] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    points: Mapping[str, Tensor] = field(default_factory=dict)
 
     def worst_cross_entropy(self) -> Tensor:
         """(N,) float64: the cross-entropy of the label is at most this everywhere in the region, for the default specification.

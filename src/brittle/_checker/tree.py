@@ -2,7 +2,7 @@
 
 On a leaf every split unit has a known sign, ``s z >= 0``. For any multipliers ``b >= 0`` the row is there at least ``row - sum b s z``, and a
 lower bound of that form over the whole region is one of the row on the leaf. Where the leaves cover the region, the row is at least the
-least of them. Wrong slopes and multipliers can make a proof fail, never make it false; the cover is checked here.
+least of them. A row that has rounds of cuts has its leaves behind them. Wrong slopes and multipliers can make a proof fail, never make it false; the cover is checked here.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,16 +17,17 @@ from brittle._checker.arithmetic import Array
 from brittle.graph import Graph, Node
 
 SPLIT = ("relu", "leaky_relu")
-NAMES = ("tree.rows", "tree.units", "tree.multipliers", "tree.slopes")
+NAMES = ("tree.rows", "tree.units", "tree.multipliers", "tree.last", "tree.slopes")
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """signs: split unit -> 1 or -1; multipliers by unit; slopes (U,) of the planes below units that bend."""
+    """signs: split unit -> 1 or -1; multipliers by unit; slopes (U,) of the planes below units that bend; last: the multiplier of the row's last cut."""
 
     signs: Mapping[int, int]
     multipliers: Mapping[int, float]
     slopes: Array
+    last: float = 0.0
 
 
 def units(graph: Graph) -> list[tuple[Node, int]]:
@@ -46,12 +47,13 @@ def leaves_of(proof: Mapping[str, NDArray], total: int) -> dict[int, list[Leaf] 
     """
     if not all(name in proof for name in NAMES):
         return {}
-    rows, signed, multipliers, slopes = (np.asarray(proof[name]) for name in NAMES)
+    rows, signed, multipliers, last, slopes = (np.asarray(proof[name]) for name in NAMES)
     if not (
         rows.ndim == 1
         and signed.ndim == 2
         and signed.shape == multipliers.shape
         and len(rows) == len(signed) == len(slopes)
+        and last.shape == rows.shape
         and (not rows.any() or slopes.shape == (len(rows), total))
         and np.all(np.abs(signed) <= total)
     ):
@@ -59,9 +61,8 @@ def leaves_of(proof: Mapping[str, NDArray], total: int) -> dict[int, list[Leaf] 
     found: dict[int, list[Leaf] | None] = {}
     for at in np.nonzero(rows > 0)[0]:
         row = int(rows[at]) - 1
-        leaf = _leaf(
-            signed[at].astype(np.int64), multipliers[at].astype(np.float64), slopes[at].astype(np.float64) / 255
-        )
+        wide = lambda v: v[at].astype(np.float64)
+        leaf = _leaf(signed[at].astype(np.int64), wide(multipliers), wide(slopes) / 255, float(last[at]))
         known = found.setdefault(row, [])
         if leaf is None or known is None:
             found[row] = None
@@ -70,13 +71,15 @@ def leaves_of(proof: Mapping[str, NDArray], total: int) -> dict[int, list[Leaf] 
     return found
 
 
-def _leaf(signed: NDArray, multipliers: Array, slopes: Array) -> Leaf | None:
+def _leaf(signed: NDArray, multipliers: Array, slopes: Array, last: float) -> Leaf | None:
+    if not 0 <= last < inf:
+        return None
     used = signed != 0
     at = [int(unit) for unit in np.abs(signed[used]) - 1]
     if len(set(at)) < len(at) or not np.all(np.isfinite(multipliers[used]) & (multipliers[used] >= 0)):
         return None
     signs = {unit: int(np.sign(s)) for unit, s in zip(at, signed[used], strict=True)}
-    return Leaf(signs, {unit: float(b) for unit, b in zip(at, multipliers[used], strict=True)}, slopes)
+    return Leaf(signs, {unit: float(b) for unit, b in zip(at, multipliers[used], strict=True)}, slopes, last)
 
 
 def covers(parts: list[dict[int, int]]) -> bool:

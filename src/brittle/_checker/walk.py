@@ -194,13 +194,15 @@ def rows_below(
         if node.varies and node.op != "input":
             walk.step(node)
     found = walk.below(model.graph.output, coefficients, offsets, last=True)
-    for row, parts in tree.leaves_of(proof, sum(prod(node.shape) for node, _ in tree.units(model.graph))).items():
-        if row < len(found):
-            found[row] = max(found[row], walk.on_tree(parts, coefficients[row : row + 1], offsets[row : row + 1]))
+    trees = tree.leaves_of(proof, sum(prod(node.shape) for node, _ in tree.units(model.graph)))
     total = sum(prod(node.shape) for node, _ in cuts.units(model.graph))
     for row, (level, rounds) in cuts.rounds_of(proof, total, len(found)).items():
-        value = walk.on_rounds(rounds, level, coefficients[row : row + 1], offsets[row : row + 1])
+        parts = trees.pop(row, [])
+        value = walk.on_rounds(rounds, level, coefficients[row : row + 1], offsets[row : row + 1], parts)
         found[row] = max(found[row], value)
+    for row, parts in trees.items():
+        if row < len(found):
+            found[row] = max(found[row], walk.on_tree(parts, coefficients[row : row + 1], offsets[row : row + 1]))
     return found
 
 
@@ -267,11 +269,13 @@ class _Walk:
         blocks = range(0, len(rows), size)
         return np.concatenate([self._pull(name, rows[i : i + size], offsets[i : i + size], last) for i in blocks])
 
-    def on_tree(self, parts: list[tree.Leaf] | None, coefficients: Array, offsets: Array) -> float:
-        """A lower bound of one row of the logits: the least over leaves that cover the region, -inf where they do not."""
-        return tree.least(parts, lambda leaf: self.on_leaf(leaf, coefficients, offsets))
+    def on_tree(
+        self, parts: list[tree.Leaf] | None, coefficients: Array, offsets: Array, cut: cuts.Cut | None = None
+    ) -> float:
+        """A lower bound of one row of the logits: the least over leaves that cover the region, or what is behind a cut; -inf where they do not."""
+        return tree.least(parts, lambda leaf: self.on_leaf(leaf, coefficients, offsets, cut))
 
-    def on_leaf(self, leaf: tree.Leaf, coefficients: Array, offsets: Array) -> float:
+    def on_leaf(self, leaf: tree.Leaf, coefficients: Array, offsets: Array, cut: cuts.Cut | None) -> float:
         """A lower bound of one row of the logits where the units have the signs of a leaf; the walk is over."""
         here = copy(self)
         here.low, here.high, here.planes = dict(self.low), dict(self.high), dict(self.planes)
@@ -286,10 +290,21 @@ class _Walk:
             lower, chord = planes.bending(f, leaf.slopes[start : start + len(low)], low, high)  # type: ignore[arg-type]
             least, most = planes.intercepts(f, lower, low, high)[0], planes.intercepts(f, chord, low, high)[1]  # type: ignore[arg-type]
             here.planes[node.name] = Plane(lower, least, chord, most)
+        if cut is not None:
+            forms, more = cut.times(np.array([leaf.last]))
+            beside |= {name: beside.get(name, 0.0) + form for name, form in forms.items()}
+            offsets = offsets + more
         return float(here._pull(self.model.graph.output, coefficients, offsets, True, beside)[0])
 
-    def on_rounds(self, rounds: list[cuts.Round], level: float, coefficients: Array, offsets: Array) -> float:
-        """A lower bound of one row, at most ``level``: the best of its rounds, each behind the cut of the one before; the walk is over."""
+    def on_rounds(
+        self,
+        rounds: list[cuts.Round],
+        level: float,
+        coefficients: Array,
+        offsets: Array,
+        leaves: list[tree.Leaf] | None = None,
+    ) -> float:
+        """A lower bound of one row, at most ``level``: the best of its rounds, each behind the cut of the one before, and of leaves behind them all; the walk is over."""
         if self.room:
             raise Unknown("cuts where parameters move")
         here = copy(self)
@@ -309,6 +324,7 @@ class _Walk:
             forms: dict[str, Array] = {}
             constant = mine._pull(output, coefficients, offsets - level, False, forms=forms)
             cut = cuts.Cut({k: v[0] for k, v in forms.items()}, float(constant[0]), {k: self.largest(k) for k in forms})
+        best = max(best, here.on_tree(leaves, coefficients, offsets, cut))
         return min(best, level)
 
     def _tightened(self, one: cuts.Round, cut: cuts.Cut) -> None:

@@ -161,10 +161,16 @@ def in_turns(problem: Problem, each: int, bound: Callable[[Problem], Certificate
         return bound(problem)
     parts = [bound(problem.take(torch.arange(i, min(i + size, len(problem))))) for i in range(0, len(problem), size)]
     counts = [len(p.rows) for p in parts]
-    proof = {name: joined([p.proof[name] for p in parts], counts) for name in parts[0].proof}
-    return Certificate(
-        torch.cat([p.rows for p in parts]), parts[0].method, proof, tuple(n for p in parts for n in p.notes)
-    )
+    names = dict.fromkeys(name for p in parts for name in p.proof)  # of trees and cuts: some parts need none
+    proof = {name: joined([p.proof.get(name) for p in parts], counts) for name in names}
+    notes = tuple(n for p in parts for n in p.notes)
+    leaves = {name for p in parts for name in p.points}
+    centre = problem.centre
+    clean = [
+        {k: centre[k][i : i + n] for k in leaves} for i, n in zip(range(0, len(problem), size), counts, strict=True)
+    ]
+    points = {k: torch.cat([p.points.get(k, c[k]) for p, c in zip(parts, clean, strict=True)]) for k in leaves}
+    return Certificate(torch.cat([p.rows for p in parts]), parts[0].method, proof, notes, points)
 
 
 def _room(difference: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ class Budget:
 
 
 @dataclass(frozen=True, eq=False)
-class _Cut:
+class Cut:
     """``sum over inputs of <a, x> + c <= 0`` wherever the row is at most its level: a (1, *shape) by input node, c (1, 1)."""
 
     a: Mapping[str, Tensor]
@@ -75,8 +75,8 @@ def chain(
     row: Tensor,
     extra: Tensor,
     budget: "Budget",
-) -> tuple[float, list[Round]]:
-    """A lower bound of ``row + extra``, (1, 1, C) of one example, and what proves it again. ``min(bound, level)`` is what it says of the whole region.
+) -> tuple[float, list[Round], Cut | None]:
+    """A lower bound of ``row + extra``, (1, 1, C) of one example, what proves it again, and the newest cut. ``min(bound, level)`` is what it says of the whole region.
 
     state    of that example alone: its intervals are tightened
     relaxed  planes of every nonlinear node over them
@@ -84,9 +84,9 @@ def chain(
     free = [node for node in free_nodes(state) if node.name in relaxed]
     total = sum(prod(node.shape) for node in free)
     room, relaxed, cut = rooms(problem, state), dict(relaxed), None
-    best, kept, taken, before = -torch.inf, 0, [], -torch.inf
+    best, taken, before = -torch.inf, [], -torch.inf
     for _ in range(budget.rounds + 1):
-        multipliers = torch.zeros(2, total)
+        multipliers = torch.zeros(2, total, device=problem.device)
         if cut is not None:
             for node in free:
                 start, stop = starts(free)[node.name]
@@ -99,14 +99,13 @@ def chain(
         own = [(relaxed[node.name].lower_slope.flatten() * LEVELS).round().clamp(0, LEVELS) for node in free]
         thin = torch.cat(own).to(torch.uint8) if own else torch.zeros(0, dtype=torch.uint8)
         taken.append(Round(thin, slopes[0, 0], multipliers, last[0, 0].float()))
-        if value > best:
-            best, kept = value, len(taken)
+        best = max(best, value)
         gained, before = value - before, value
         missing = budget.level - value
+        cut = _cut(state, pulled, extra - budget.level)
         if not missing >= 0 or gained < STALLED * missing or perf_counter() > budget.ends:
             break
-        cut = _cut(state, pulled, extra - budget.level)
-    return best, taken[:kept]
+    return best, taken, cut
 
 
 def with_slopes(state: State, relaxed: Mapping[str, Planes], slopes: Tensor) -> dict[str, Planes]:
@@ -134,7 +133,11 @@ def _climbed(
     problem: Problem, state: State, relaxed: Mapping[str, Planes], row: Tensor, budget: Budget, total: int
 ) -> Tensor:
     seen = sketch(problem, state, state.graph.output, relaxed)
-    return torch.zeros(1, 1, total, dtype=torch.uint8) if seen is None else climb(seen, row, budget.steps, budget.ends)
+    return (
+        torch.zeros(1, 1, total, dtype=torch.uint8, device=problem.device)
+        if seen is None
+        else climb(seen, row, budget.steps, budget.ends)
+    )
 
 
 def _stored(state: State, node: Node) -> Planes:
@@ -146,20 +149,20 @@ def _stored(state: State, node: Node) -> Planes:
 
 
 def _tighten(
-    problem: Problem, state: State, node: Node, relaxed: Mapping[str, Planes], cut: _Cut, room: Rooms
+    problem: Problem, state: State, node: Node, relaxed: Mapping[str, Planes], cut: Cut, room: Rooms
 ) -> Tensor:
     """Intersect the intervals of the bent units of a node with what holds behind the cut; the multipliers (2, units)."""
     source = backward.source_of(node)
     size = state.low[source][0].numel()
-    multipliers = torch.zeros(2, size)
+    multipliers = torch.zeros(2, size, device=problem.device)
     at = backward.bent(state, node).flatten(1)[0].nonzero()[:, 0]
     if not len(at) or state.known[source].op == "input":
         return multipliers
     for side, sign in ((0, 1.0), (1, -1.0)):
         values = []
         for some in at.split(backward.rows_at_once(state)):
-            one = torch.zeros(len(some), size, dtype=torch.float64)
-            one[torch.arange(len(some)), some] = sign
+            one = torch.zeros(len(some), size, dtype=torch.float64, device=some.device)
+            one[torch.arange(len(some), device=some.device), some] = sign
             rows = one.reshape(len(some), 1, *state.low[source].shape[1:])
             value, found = _behind(problem, state, pull_back(state, source, rows, relaxed), cut, room)
             multipliers[side, some] = found[:, 0].float()
@@ -176,42 +179,47 @@ def _tighten(
     return multipliers
 
 
-def _cut(state: State, pulled: Pulled, extra: Tensor) -> _Cut:
+def _cut(state: State, pulled: Pulled, extra: Tensor) -> Cut:
     """The half-space of a pulled row, its coefficients taken as the exact numbers that they are."""
     lost = sum(backward.evaluation_loss(state, pulled, name) for name in pulled.coefficients)
     a = {name: rows[0].expand(state.count, *rows.shape[2:]) for name, rows in pulled.coefficients.items()}
     total = pulled.constant - pulled.slack - lost + extra
-    return _Cut(a, total - 16 * UNIT * (pulled.constant.abs() + pulled.slack + extra.abs()))
+    return Cut(a, total - 16 * UNIT * (pulled.constant.abs() + pulled.slack + extra.abs()))
 
 
-def _behind(problem: Problem, state: State, pulled: Pulled, cut: _Cut | None, room: Rooms) -> tuple[Tensor, Tensor]:
+def _behind(problem: Problem, state: State, pulled: Pulled, cut: Cut | None, room: Rooms) -> tuple[Tensor, Tensor]:
     """(least values (R, 1) over the region behind a cut, the multipliers as stored)."""
     plain = _concrete.over_balls(problem, state, pulled)
     if cut is None:
         return plain, torch.zeros_like(plain)
     found = _multipliers(problem, state, pulled.coefficients, cut, room).double()
+    together = beside_cut(state, pulled, found, cut)
+    return torch.fmax(plain, _concrete.over_balls(problem, state, together)), found
+
+
+def beside_cut(state: State, pulled: Pulled, found: Tensor, cut: Cut) -> Pulled:
+    """Pulled rows with multiples (R, N) of the cuts added to them."""
     wide = lambda name: found.reshape(*found.shape, *[1] * (cut.a[name].dim() - 1)) * cut.a[name]
     added = {name: wide(name) for name in pulled.coefficients}
     sizes = sum(
         inner(added[name].abs() + rows.abs(), state.largest(name)) for name, rows in pulled.coefficients.items()
     )
-    together = Pulled(
+    return Pulled(
         {name: rows + added[name] for name, rows in pulled.coefficients.items()},
         {name: count + 2 for name, count in pulled.roundings.items()},
         pulled.constant + found * cut.c,
         pulled.slack + 8 * UNIT * (sizes + found * cut.c.abs() + pulled.constant.abs()) + intervals.TINY,
     )
-    return torch.fmax(plain, _concrete.over_balls(problem, state, together)), found
 
 
-def _multipliers(problem: Problem, state: State, forms: Mapping[str, Tensor], cut: _Cut, room: Rooms) -> Tensor:
+def _multipliers(problem: Problem, state: State, forms: Mapping[str, Tensor], cut: Cut, room: Rooms) -> Tensor:
     """(R, 1) float32: where the bound, concave in its multiplier, is about highest; 0 where the cut already holds at the minimiser."""
     flat = {name: rows.expand(len(rows), 1, *rows.shape[2:]).flatten(2).float() for name, rows in forms.items()}
     a = {name: cut.a[name].flatten(1).float()[None] for name in forms}
     c = float(cut.c)
 
     def beyond(g: Tensor) -> Tensor:
-        total = torch.full((len(g),), c)
+        total = g.new_full((len(g),), c)
         for name, rows in flat.items():
             form = torch.addcmul(rows, g[:, None, None], a[name])
             total = total + lowest(problem, state, name, form, room[name]).flatten(1) @ a[name][0, 0]
@@ -219,8 +227,8 @@ def _multipliers(problem: Problem, state: State, forms: Mapping[str, Tensor], cu
 
     length = lambda part: sum(v.square().sum((-1, -2)) for v in part.values()).sqrt()  # type: ignore[union-attr]
     unit = (length(flat) / length(a).clamp_min(1e-30)).clamp_min(1e-30).log()
-    wanted = (beyond(torch.zeros(len(unit))) > 0).nonzero()[:, 0]
-    found = torch.zeros(len(unit), 1)
+    wanted = (beyond(torch.zeros_like(unit)) > 0).nonzero()[:, 0]
+    found = unit.new_zeros(len(unit), 1)
     if not len(wanted):
         return found
     flat = {name: rows[wanted] for name, rows in flat.items()}
@@ -231,3 +239,25 @@ def _multipliers(problem: Problem, state: State, forms: Mapping[str, Tensor], cu
         near, far = torch.where(more, middle, near), torch.where(more, far, middle)
     found[wanted, 0] = far.exp()
     return found
+
+
+def arrays(found: Mapping[tuple[int, int], list[Round]], level: Tensor, rows: int) -> dict[str, Tensor]:
+    """The rounds by example and row, padded with zeros."""
+    if not found:
+        return {}
+    units = len(next(iter(found.values()))[0].slopes)
+    most, count = max(len(rounds) for rounds in found.values()), len(level)
+    arrays = {
+        "cuts.level": level,
+        "cuts.rounds": torch.zeros(count, rows, dtype=torch.uint8),
+        "cuts.planes": torch.zeros(count, rows, most, units, dtype=torch.uint8),
+        "cuts.slopes": torch.zeros(count, rows, most, units, dtype=torch.uint8),
+        "cuts.multipliers": torch.zeros(count, rows, most, 2, units, dtype=torch.float32),
+        "cuts.last": torch.zeros(count, rows, most, dtype=torch.float32),
+    }
+    for at, taken in found.items():
+        arrays["cuts.rounds"][at] = len(taken)
+        for name in ("planes", "slopes", "multipliers", "last"):
+            for number, one in enumerate(taken):
+                arrays[f"cuts.{name}"][at][number] = getattr(one, name)
+    return arrays

@@ -87,6 +87,11 @@ def crown(problem: Problem, *, lower_slope: str = "adaptive", max_units: int = 2
 
 
 def _bound(problem: Problem, lower_slope: str) -> Certificate:
+    return walked(problem, lower_slope)[0]
+
+
+def walked(problem: Problem, lower_slope: str) -> tuple[Certificate, State, dict[str, Planes], Tensor, Tensor]:
+    """The certificate, the intervals and planes behind it, the rows (R, N or 1, C) of the specification and what is added to them (R, N)."""
     graph = graph_of(problem)
     state = intervals.start(problem, graph)
     rule = planes if lower_slope == "adaptive" else backward.chord_planes
@@ -112,7 +117,7 @@ def _bound(problem: Problem, lower_slope: str) -> Certificate:
         for side in ("lower_slope", "upper_slope")
     }
     proof |= {f"{name}.sharing": torch.cat(parts).T.contiguous() for name, parts in sharing.items()}
-    return _concrete.certificate(lower, "crown", proof)
+    return _concrete.certificate(lower, "crown", proof), state, relaxed, rows, offsets - doubt
 
 
 def _either(first: Tensor, one: Planes, other: Planes) -> Planes:
