@@ -52,7 +52,7 @@ def at_radius(problem: Problem, module: nn.Module, e: float, w: float, seed: int
     with one_thread():
         attacked = margin(asked, ends="upper", attacks=[partial(apgd, steps=30, restarts=3)], seed=seed).upper
         lower = {name: margin(asked, ends="lower", bounds=[name]).lower for name in ("ibp", "crown")}
-        columns = diagnose(problem.within(region(e, w) | STILL if w == 0 else region(e, w)), "sources").columns
+        columns = diagnose(problem.within(region(e, w) | STILL if w == 0 else region(e, w)), "sources", linearisations=2).columns
     predicted, shares = (
         torch.as_tensor(columns["predicted"]),
         {k: v for k, v in columns.items() if k.startswith("share ")},
@@ -188,7 +188,7 @@ def claims(middle, runs: Sequence[Sequence[Mapping]], stars: Mapping) -> tuple[C
             f"{100 * len(RADII) * len(runs):,} cases" + (f" but {c}" if (c := sum(run[k]["crossed"] for run in runs for k in range(len(RADII)))) else ""),
         ),
         Claim(
-            "One backward pass predicts attacked accuracy under joint perturbation", "ours",
+            "Two linearisations per rival, at the clean point and at the worst corner of the first, predict attacked accuracy under joint perturbation", "ours",
             "ours" if max(off) <= 0.03 else "only when" if median_of(off).value <= 0.03 else "not reproduced",
             ("" if max(off) <= 0.03 else "only while changes are small: ") + "predicted / attacked accuracy, largest difference in points: " + "; ".join(
                 f"({e:g}, {w:g}) {middle(k, 'predicted').value:.2f} / {middle(k, 'attacked').value:.2f}, {100 * max(abs(run[k]['predicted'] - run[k]['attacked']) for run in runs):.0f}"
