@@ -131,6 +131,7 @@ OTHER_AXES = {
     "tanh, scaled, first steps": lambda s, x: (2 * torch.tanh(s.rnn(x.transpose(0, 1))[0]) - 1)[:2].transpose(0, 1).flatten(1),
     "linear on steps first": lambda s, x: s.head(s.rnn(x.transpose(0, 1))[0]).sum(0),
     "an axis in front": lambda s, x: s.rnn(x.transpose(0, 1))[1].squeeze(0),
+    "new zeros": lambda s, x: s.rnn(x.transpose(0, 1), x.new_zeros(1, len(x), UNITS))[0][-1] + torch.zeros_like(x)[:, 0, :UNITS],
     "joined along steps": lambda s, x: torch.cat([s.rnn(x.transpose(0, 1))[0], s.rnn(x.transpose(0, 1))[1]], 0)[1:].sum(0),
     "stacked": lambda s, x: torch.stack(list(s.rnn(x.transpose(0, 1))[0].unbind(0)), 0).select(0, 2),
 }  # fmt: skip

@@ -229,12 +229,14 @@ class _Build:
 
     def operation(self, node) -> None:
         op, target = _op_name(node)
-        value = node.meta.get("val")
+        value: Any = node.meta.get("val")
         if isinstance(value, (int, torch.SymInt)) or op in ("sym_size", "sym_numel"):
             return  # a size; read off where it is used
         arguments = self._arguments(node)
         if isinstance(value, (list, tuple)) and op not in lowering.RECURRENT:
             return  # pieces; each is made where it is taken
+        if op in ("new_zeros", "zeros_like") and isinstance(value, Tensor):
+            op, target, arguments = "zeros", "aten.zeros.default", _zeros(value)
         source = node.args[0] if node.args and isinstance(node.args[0], torch.fx.Node) else None
         copies = _is_everything(arguments) if op == "slice" else op in ALIASES
         if source is not None and copies and self._is_copy(node, source, arguments):
@@ -421,6 +423,12 @@ class _Build:
                 return known
             return Ref(self.names.get(value, value.name))
         return value
+
+
+def _zeros(value: Tensor) -> dict[str, Any]:
+    """Arguments of ``zeros`` for a value that is zero whatever it was shaped after."""
+    size = tuple(_multiple(s, None) for s in value.shape)
+    return {"size": size, "dtype": value.dtype, "layout": None, "device": None, "pin_memory": None}
 
 
 def _is_everything(arguments: dict[str, object]) -> bool:

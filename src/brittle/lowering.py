@@ -13,7 +13,8 @@ The parameters stay the nodes they were, read once in every step: a certificate 
 change of its own, which is sound and looser than one change for all.
 
 Nodes grow linearly with steps, layers and directions: per step 4 (RNN), 13 (GRU), 15 (LSTM) and two for every product that is relaxed. Interval
-propagation is linear in steps too; backward bounds pull every unit of step t back through t steps: quadratic.
+propagation is linear in steps too; backward bounds pull every unit of step t back through t steps: quadratic. Measured, 16 units, 4 examples, 4 / 8 / 16
+steps, seconds of processor of one pass of ``crown``: RNN .07 / .16 / .46, GRU .5 / 1.6 / 5.7, LSTM .7 / 2.4 / 9.2; ``ibp`` .01 to .03.
 """
 
 from collections.abc import Callable, Mapping, Sequence
