@@ -90,3 +90,27 @@ CASES = [
     Case("cnn", cnn, 0.0, 1.0),
     Case("residual", residual, 0.0, 1.0),
 ]
+
+
+# ---- broken on purpose ---------------------------------------------------------------------------------------------
+
+
+class _Rounded(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([0.5 + 0 * x[:, 0], x[:, 0].round()], 1)
+
+
+def rounded() -> nn.Module:
+    """Class 1 from x0 = 0.5 on, without any gradient."""
+    return _Rounded().eval()
+
+
+def saturated() -> tuple[nn.Module, Tensor, Tensor]:
+    """Every hidden unit is beyond the end of its hard tanh, so that all gradients are exactly zero; 40 inputs agree on the way out."""
+    module = nn.Sequential(nn.Linear(40, 2, bias=False), nn.Hardtanh(), nn.Linear(2, 2))
+    with torch.no_grad():
+        module[0].weight.copy_(torch.stack([torch.ones(40), -torch.ones(40)]) / 8)
+        module[2].weight.copy_(torch.eye(2))
+        module[2].bias.zero_()
+    x = torch.full((4, 40), 0.3)
+    return module.eval(), x, torch.zeros(4, dtype=torch.long)

@@ -94,6 +94,6 @@ def after_checks(job: Job) -> dict[str, list[dict]]:
         found[model] = [
             {**finding.facts(), "title": f"{finding.title}, region {name}"}
             for name, problem in pairs
-            for finding in after(problem, recorded_bracket(run, model, name, problem), seed=job.plan.seed)
+            for finding in after(problem, recorded_bracket(run, model, name, problem), job.plan.seed, job.plan.effort)
         ]
     return found

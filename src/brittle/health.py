@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from brittle.digest import state_digest
-from brittle.discovery import Method, methods
+from brittle.discovery import EFFORTS, Method, methods
 from brittle.errors import InputError
 from brittle.problem import Problem
 from brittle.randomness import fold, generator
@@ -117,20 +117,26 @@ def doctor(
     return Health(tuple(_examine(m, seed, problem) for m in ordered))
 
 
-def after(problem: Problem, bracket: Bracket, seed: int = 0) -> tuple[Finding, ...]:
-    """The checks of a finished measurement: is the bracket consistent with its own evidence and with the data?"""
-    return tuple(_examine(m, seed, problem, bracket) for m in _checks("after"))
+def after(problem: Problem, bracket: Bracket, seed: int = 0, effort: str = "thorough") -> tuple[Finding, ...]:
+    """The checks of a finished measurement: is the bracket consistent with its own evidence and with the data?
+
+    Those that attack again declare the least ``effort`` at which they do.
+    """
+    from brittle.questions.diagnose import tools  # every family, which the doctor's own checks do without
+
+    due = [m for m in _checks("after") if EFFORTS.index(m.about.effort or "quick") <= EFFORTS.index(effort)]
+    return tuple(_examine(m, seed, problem, bracket, **tools(m.function, seed)) for m in due)
 
 
 def _checks(moment: str) -> list[Method]:
     return [m for m in methods("checks") if m.about.answers == moment]
 
 
-def _examine(method: Method, seed: int, *subject: object) -> Finding:
+def _examine(method: Method, seed: int, *subject: object, **tools: Callable) -> Finding:
     """One check, with torch's global random state put back; one that raises becomes a warning that names the exception."""
     with _own_randomness(seed, method.name):
         try:
-            return method.function(*subject, seed=seed)
+            return method.function(*subject, seed=seed, **tools)
         except Exception as reason:
             return Finding(
                 method.name,

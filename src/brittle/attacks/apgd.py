@@ -1,13 +1,15 @@
 """Projected gradient descent on the rows with a step size of its own for every example."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from math import inf
 
 import torch
 from torch import Tensor
 
 from brittle import norms
 from brittle.about import EVERY_NORM, About
-from brittle.attacks._search import Tracker, margin_witness, random_direction, random_point, searchable
+from brittle.attacks._search import Tracker, margin_witness, random_direction, random_point, replaced, searchable
 from brittle.boundary import Room, best_change, rooms
 from brittle.errors import InputError
 from brittle.problem import Point, Problem
@@ -35,10 +37,11 @@ def apgd(
     steps: int = 40,
     restarts: int = 2,
     losses: tuple[str, ...] = ("margin", "cross-entropy", "ratio"),
+    step: float = 2.0,
 ) -> Witness:
     """Minimise the margin inside the region at ``problem.scale`` by projected steepest descent.
 
-    The step starts at twice the radius and is halved, per example, at checkpoints that come ever closer, whenever fewer
+    The step starts at ``step`` radii (of the reference: two) and is halved, per example, at checkpoints that come ever closer, whenever fewer
     than three quarters of the steps since the last one lowered the loss or the step and the best loss both stand still; the
     search then goes on from the best point. Where the gradient is exactly zero the step is a random direction.
 
@@ -60,29 +63,38 @@ def apgd(
     0.5
     """
     unknown = [name for name in losses if name not in LOSSES]
-    if unknown or not losses or steps < 1 or restarts < 1:
+    if unknown or not losses or steps < 1 or restarts < 1 or not 0 < step < inf:
         raise InputError(
-            "apgd", f"steps, restarts >= 1, losses among {', '.join(LOSSES)}", (steps, restarts, losses), "correct them"
+            "apgd",
+            f"steps, restarts >= 1, a finite step > 0, losses among {', '.join(LOSSES)}",
+            (steps, restarts, step, losses),
+            "correct them",
         )
     search = searchable(problem)
     tracker = Tracker.of(search, "margin")
     for restart in range(restarts):
         begin = random_point(search, seed, "apgd", restart) if restart else search.project(start or search.centre)
         begin = {k: v.to(search.centre[k].dtype) for k, v in begin.items()}
-        _descend(search, tracker, begin, LOSSES[losses[restart % len(losses)]], steps, seed)
+        _descend(search, tracker, begin, LOSSES[losses[restart % len(losses)]], steps, seed, step)
     return margin_witness(problem, tracker, "apgd")
 
 
 def _descend(
-    problem: Problem, tracker: Tracker, point: Point, loss: Callable[[Tensor, int], Tensor], steps: int, seed: int
+    problem: Problem,
+    tracker: Tracker,
+    point: Point,
+    loss: Callable[[Tensor, int], Tensor],
+    steps: int,
+    seed: int,
+    first: float,
 ) -> None:
-    room = rooms(problem)
+    room, inside = rooms(problem), _insides(problem)
     objective = lambda rows: loss(rows, problem.spec.rank)
     count = len(problem)
     best = torch.full((count,), torch.inf, device=problem.device)
     best_point, best_gradient = dict(point), {k: torch.zeros_like(v) for k, v in point.items()}
     before = dict(point)
-    step = torch.full((count,), 2.0, device=problem.device)
+    step = torch.full((count,), first, device=problem.device)
     gains, best_at_check, step_at_check = torch.zeros(count, device=problem.device), best.clone(), step.clone()
     checks, interval, next_check = 0, max(round(0.22 * steps), 1), max(round(0.22 * steps), 1)
     last = best.clone()
@@ -94,34 +106,59 @@ def _descend(
         last = value
         better = value < best
         best = torch.where(better, value, best)
-        best_point = _where(better, point, best_point)
-        best_gradient = _where(better, gradient, best_gradient)
+        best_point = replaced(better, point, best_point)
+        best_gradient = replaced(better, gradient, best_gradient)
         if k == next_check:
             halve = (gains < 0.75 * interval) | ((step == step_at_check) & (best == best_at_check))
             step_at_check, best_at_check = step.clone(), best.clone()
             step = torch.where(halve, step / 2, step)
-            point, gradient = _where(halve, best_point, point), _where(halve, best_gradient, gradient)
-            before = _where(halve, best_point, before)
+            point, gradient = replaced(halve, best_point, point), replaced(halve, best_gradient, gradient)
+            before = replaced(halve, best_point, before)
             gains.zero_()
             checks += 1
             interval = max(interval - max(round(0.03 * steps), 1), max(round(0.06 * steps), 1))
             next_check = k + interval
-        point, before = _step(problem, point, before, _alive(problem, gradient, seed, k), step, room, k == 0), point
+        point, before = (
+            _step(problem, point, before, _alive(problem, gradient, seed, k), step, room, inside, k == 0),
+            point,
+        )
     with torch.no_grad():
         tracker.see(point, problem.rows(point))
 
 
+def _insides(problem: Problem) -> dict[str, Callable[[Tensor], Tensor]]:
+    """By leaf, the projection into the region: for a box, whose corners stay the same from step to step, one pass over the numbers, in place."""
+    found = {}
+    for leaf, centre in problem.centre.items():
+        ball = problem.region[leaf]
+        found[leaf] = partial(problem.project_leaf, leaf)
+        if ball.p == torch.inf and ball.section is None and not ball.groups:
+            low, high = ball.corners(centre, problem.radius(leaf).to(centre.device))
+            least, most = ball.range(centre)
+            found[leaf] = partial(_clamped, torch.maximum(low, least), torch.minimum(high, most))
+    return found
+
+
+def _clamped(low: Tensor, high: Tensor, value: Tensor) -> Tensor:
+    return torch.clamp(value, low, high, out=value)
+
+
 def _step(
-    problem: Problem, point: Point, before: Point, gradient: Point, step: Tensor, room: dict[str, Room], first: bool
+    problem: Problem,
+    point: Point,
+    before: Point,
+    gradient: Point,
+    step: Tensor,
+    room: dict[str, Room],
+    inside: Mapping[str, Callable[[Tensor], Tensor]],
+    first: bool,
 ) -> dict[str, Tensor]:
     moved = {}
     for leaf, value in point.items():
         direction = _direction(problem, leaf, value, gradient[leaf], step, room[leaf])
-        ahead = problem.project_leaf(leaf, value + direction)
+        ahead = inside[leaf](value + direction)
         if not first:
-            ahead = problem.project_leaf(
-                leaf, value + MOMENTUM * (ahead - value) + (1 - MOMENTUM) * (value - before[leaf])
-            )
+            ahead = inside[leaf](torch.lerp(value, ahead, MOMENTUM).add_(value - before[leaf], alpha=1 - MOMENTUM))
         moved[leaf] = ahead
     return moved
 
@@ -150,15 +187,14 @@ def _direction(problem: Problem, leaf: str, value: Tensor, gradient: Tensor, ste
 
 def _alive(problem: Problem, gradient: Point, seed: int, k: int) -> Point:
     """The gradient, with random directions where it vanishes in every leaf, and zeros where it is not finite."""
+    length = torch.stack([norms.norm(g, 2) for g in gradient.values()])
+    if bool((length.isfinite() & (length > 0)).all()):
+        return gradient
     finite = {leaf: g.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) for leaf, g in gradient.items()}
     dead = torch.stack([(norms.flat(g) == 0).all(1) for g in finite.values()]).all(0)
     if not bool(dead.any()):
         return finite
-    return _where(dead, random_direction(problem, seed, "apgd", "dead", k), finite)
-
-
-def _where(mask: Tensor, new: Point, old: Point) -> dict[str, Tensor]:
-    return {leaf: torch.where(norms.spread(mask, v), new[leaf], v) for leaf, v in old.items()}
+    return replaced(dead, random_direction(problem, seed, "apgd", "dead", k), finite)
 
 
 def _cross_entropy(rows: Tensor, rank: int) -> Tensor:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from brittle.norms import flat
 from brittle.problem import Problem
-from brittle.results import Finding
+from brittle.randomness import generator
+from brittle.results import Bracket, Finding
 from brittle.spec import margin
 from brittle.stats import clopper_pearson
 
@@ -107,3 +108,23 @@ def distances(part: Problem) -> Tensor:
         rows = [ball.size(x - row) for row in x]
         return torch.stack(rows) / ball.radius
     return torch.cdist(flat(x), flat(x), p=float(ball.p), compute_mode="donot_use_mm_for_euclid_dist") / ball.radius
+
+
+CLOSER = 0.95  # a point must break the property clearly closer than the witness to count against the attacks
+
+
+def survivors(problem: Problem, bracket: Bracket) -> Tensor:
+    """(N,) scale at which attacks are tested again: just inside the witness of a radius, or the whole region that left a margin; else 0."""
+    if bracket.quantity == "radius":
+        return torch.where(bracket.upper.isfinite(), CLOSER * bracket.upper, problem.scale)
+    if bracket.quantity == "margin":
+        return torch.where(bracket.upper > 0, problem.scale, 0.0)
+    return torch.zeros(len(problem), dtype=torch.float64)
+
+
+def affordable(scale: Tensor, bracket: Bracket, most: int, passes: int, part: float, seed: int, name: str) -> Tensor:
+    """The survivors on which a check may spend ``passes`` each: a random few, in all at most ``part`` of what the answer cost, if that is known."""
+    spent = (bracket.cost.forward + bracket.cost.backward) * len(bracket)
+    left = (scale > 0).nonzero()[:, 0]
+    count = min(most, int(part * spent / passes)) if spent else most
+    return left[torch.randperm(len(left), generator=generator(seed, name))[:count]].sort().values

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from brittle import norms
 from brittle.about import About
-from brittle.checks._shared import failed, few, passed, share
+from brittle.checks._shared import failed, few, passed, share, survivors
 from brittle.problem import Problem
 from brittle.randomness import generator
 from brittle.results import Bracket, Finding
@@ -18,13 +18,12 @@ ABOUT = About(
 )
 TITLE = "random noise against the attacks (S5)"
 DRAWS = 200
-CLOSER = 0.95  # noise must break the property clearly closer than the witness to count against the attack
 SHARE = 0.005
 
 
 def noise_against_attack(problem: Problem, bracket: Bracket, *, seed: int = 0) -> Finding:
     """Uniform points on the surface of the ball: of 0.95 times the witnessed radius, or of the region itself for survivors of a margin."""
-    scale = _scales(problem, bracket)
+    scale = survivors(problem, bracket)
     at = (scale > 0).nonzero()[:, 0][: len(few(problem, 16))]
     if bracket.witness is None or not len(at) or any(b.p == 0 for b in problem.region.values()):
         return passed("noise_against_attack", TITLE, "There is no surviving example, or no norm, to draw noise for.")
@@ -45,15 +44,6 @@ def noise_against_attack(problem: Problem, bracket: Bracket, *, seed: int = 0) -
         value=value,
         threshold=f"0 (invalid above {SHARE:.1%} and one example)",
     )
-
-
-def _scales(problem: Problem, bracket: Bracket) -> Tensor:
-    """(N,) scale at which noise is drawn; 0 where there is nothing to test."""
-    if bracket.quantity == "radius":
-        return torch.where(bracket.upper.isfinite(), CLOSER * bracket.upper, problem.scale)
-    if bracket.quantity == "margin":
-        return torch.where(bracket.upper > 0, problem.scale, 0.0)
-    return torch.zeros(len(problem), dtype=torch.float64)
 
 
 def _broken(one: Problem, seed: int) -> Tensor:

@@ -7,6 +7,7 @@ from functools import partial
 from brittle.discovery import check_options, method
 from brittle.noise.cell import cell
 from brittle.problem import Problem
+from brittle.questions._rivals import rivals
 from brittle.questions.accuracy import accuracy
 from brittle.questions.margin import margin
 from brittle.questions.optimum import optimum
@@ -42,7 +43,7 @@ def diagnose(problem: Problem, name: str, *, seed: int = 0, **options: object) -
 
 
 def tools(function: Callable, seed: int) -> dict[str, Callable]:
-    """What a diagnostic needs of other families arrives as an argument: an attack on the margin, verbs, a bound under noise."""
+    """What a diagnostic or a check needs of other families arrives as an argument: an attack on the margin, verbs, a bound under noise."""
     known = {
         "attack": method("attacks", "apgd"),
         "smallest": partial(radius, effort="quick", ends="upper", seed=seed),
@@ -54,6 +55,7 @@ def tools(function: Callable, seed: int) -> dict[str, Callable]:
         "tolerated": tolerated_noise,
         "optimum": optimum,
         "spectrum": spectrum,
+        "rivals": rivals,
     }
     takes = inspect.signature(
         function
