@@ -123,10 +123,13 @@ class Network:
     @contextmanager
     def recurrent_safe(self):
         """cuDNN refuses backward passes of recurrent layers in evaluation mode; its fallback does not."""
+        if not torch.cuda.is_available():  # asked first: a walk through the modules costs as much as a small layer
+            yield
+            return
         recurrent = isinstance(self.original, nn.Module) and any(
             isinstance(m, nn.RNNBase) for m in self.original.modules()
         )
-        with torch.backends.cudnn.flags(enabled=False) if recurrent and torch.cuda.is_available() else nullcontext():
+        with torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext():
             yield
 
 

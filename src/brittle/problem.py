@@ -172,8 +172,10 @@ class Problem:
         """(N, C) at a point (default: the centre). Counts N forward passes."""
         meter.count(forward=len(self))
         point = {} if point is None else point
+        if torch.is_grad_enabled():  # a caller that differentiates splits by itself: see gradient
+            return self._forward(point)
         pieces = self._pieces(point)
-        if len(pieces) == 1 or torch.is_grad_enabled():  # a caller that differentiates splits by itself: see gradient
+        if len(pieces) == 1:
             return self._forward(point)
         return torch.cat([self.take(at)._forward(_at(point, at)) for at in pieces])
 
@@ -218,6 +220,8 @@ class Problem:
         objective = objective or (lambda rows: margin(rows, self.spec.rank))
         parts = [self._part_gradient(point, objective, at) for at in self._pieces(point, each=True)]
         meter.count(backward=len(self))
+        if len(parts) == 1:
+            return parts[0]
         join = lambda k, pieces: torch.cat(pieces) if len(point[k]) == len(self) else torch.stack(pieces).sum(0)
         return torch.cat([rows for rows, _ in parts]), {k: join(k, [g[k] for _, g in parts]) for k in point}
 
@@ -227,7 +231,8 @@ class Problem:
         """Rows and gradients of the examples ``at``. The objective reads rows of all examples, and each value its own row alone."""
         whole = len(at) == len(self)
         part = self if whole else self.take(at)
-        leaves = {k: v.detach().clone().requires_grad_() for k, v in (point if whole else _at(point, at)).items()}
+        own = lambda v: v.detach() if v.is_contiguous() else v.detach().clone()  # autograd writes to no leaf
+        leaves = {k: own(v).requires_grad_() for k, v in (point if whole else _at(point, at)).items()}
         with torch.enable_grad(), self.network.recurrent_safe():
             rows = part.rows(leaves)
             values = objective(rows) if whole else _of_some(objective, rows, at, len(self))

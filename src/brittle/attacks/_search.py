@@ -69,8 +69,7 @@ class Tracker:
         better = better if where is None else better & where
         self.broken |= ~margins.isfinite()
         self.value = torch.where(better, value, self.value)
-        for leaf, best in self.point.items():
-            self.point[leaf] = torch.where(norms.spread(better, best), point[leaf], best)
+        self.point = replaced(better, point, self.point)
         return margins
 
     def join(self, other: "Tracker") -> None:
@@ -78,7 +77,7 @@ class Tracker:
         better = other.value < self.value
         self.broken |= other.broken
         self.value = torch.where(better, other.value, self.value)
-        self.point = {k: torch.where(norms.spread(better, v), other.point[k], v) for k, v in self.point.items()}
+        self.point = replaced(better, other.point, self.point)
 
     def take(self, at: Tensor) -> "Tracker":
         """What was seen of some of the examples."""
@@ -102,6 +101,23 @@ class Tracker:
         at = lanes.argmin(1) + lanes.shape[1] * torch.arange(count, device=lanes.device)
         point = {k: v[at] for k, v in self.point.items()}
         return Tracker(self.problem, self.answers, point, self.value[at], self.broken.reshape(count, -1).any(1))
+
+
+def replaced(mask: Tensor, new: Point, old: Point) -> dict[str, Tensor]:
+    """``new`` for the examples ``mask`` (N,), ``old`` for the others. Copies what changes, nothing where nothing does: most steps
+    of a search better few examples. Neither point is written to."""
+    at = mask.nonzero()[:, 0]
+    if not len(at):
+        return dict(old)
+    return {leaf: _replaced(at, mask, new[leaf].detach(), value) for leaf, value in old.items()}
+
+
+def _replaced(at: Tensor, mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    if new.shape != old.shape or new.dtype != old.dtype or at.device != old.device:
+        return torch.where(norms.spread(mask, old), new, old)
+    if len(at) == len(old):
+        return new
+    return old.clone(memory_format=torch.contiguous_format).index_copy_(0, at, new.index_select(0, at))
 
 
 def random_point(problem: Problem, seed: int, *path: int | str, surface: bool = False) -> dict[str, Tensor]:
