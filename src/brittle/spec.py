@@ -5,6 +5,7 @@ Attacks lower it, bounds bound it from below, probabilities count its sign: nobo
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 from torch.func import jvp
 
 from brittle.errors import InputError
+
+PIECE = 2**22  # entries of the logits whose derivatives :func:`matrix` takes at once, 32 MB
 
 
 class Specification(Protocol):
@@ -148,11 +151,15 @@ def matrix(spec: Specification, labels: Tensor, outputs: int) -> tuple[Tensor, T
 
     The coefficients are its derivatives: differences of its values would carry the rounding of the offsets.
     """
-    zero = torch.zeros(len(labels), outputs, dtype=torch.float64, device=labels.device)
-    rows = lambda logits: spec.rows(logits, labels)
-    units = torch.eye(outputs, dtype=torch.float64, device=labels.device)
-    columns = [jvp(rows, (zero,), (unit.expand_as(zero),))[1] for unit in units]
-    return torch.stack(columns, -1).transpose(0, 1), rows(zero).T
+    count, float64 = len(labels), {"dtype": torch.float64, "device": labels.device}
+    units, examples = torch.eye(outputs, **float64), torch.arange(count, device=labels.device)
+    columns = []
+    for some in units.split(max(1, PIECE // max(1, count * outputs))):  # every example once for each of these logits
+        again = examples.repeat(len(some))
+        rows, tangents = partial(spec.take(again).rows, labels=labels[again]), some.repeat_interleave(count, 0)
+        columns.append(jvp(rows, (torch.zeros_like(tangents),), (tangents,))[1].reshape(len(some), count, -1))
+    offsets = spec.rows(torch.zeros(count, outputs, **float64), labels).T
+    return torch.cat(columns).permute(2, 1, 0).contiguous(), offsets
 
 
 def margin(rows: Tensor, rank: int) -> Tensor:
