@@ -7,7 +7,7 @@ the region behind the cut; from them comes a better form of the row, which is th
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import prod
+from math import inf, prod
 from time import perf_counter
 
 import torch
@@ -189,12 +189,12 @@ def _cut(state: State, pulled: Pulled, extra: Tensor) -> Cut:
 
 def _behind(problem: Problem, state: State, pulled: Pulled, cut: Cut | None, room: Rooms) -> tuple[Tensor, Tensor]:
     """(least values (R, 1) over the region behind a cut, the multipliers as stored)."""
-    plain = _concrete.over_balls(problem, state, pulled)
-    if cut is None:
+    if cut is None or not bool(cut.c.isfinite()):
+        plain = _concrete.over_balls(problem, state, pulled)
         return plain, torch.zeros_like(plain)
     found = _multipliers(problem, state, pulled.coefficients, cut, room).double()
     together = beside_cut(state, pulled, found, cut)
-    return torch.fmax(plain, _concrete.over_balls(problem, state, together)), found
+    return _concrete.over_balls(problem, state, together), found
 
 
 def beside_cut(state: State, pulled: Pulled, found: Tensor, cut: Cut) -> Pulled:
@@ -217,12 +217,16 @@ def _multipliers(problem: Problem, state: State, forms: Mapping[str, Tensor], cu
     flat = {name: rows.expand(len(rows), 1, *rows.shape[2:]).flatten(2).float() for name, rows in forms.items()}
     a = {name: cut.a[name].flatten(1).float()[None] for name in forms}
     c = float(cut.c)
+    boxes = {name: _box(problem, state, name, room[name]) for name in forms}
 
     def beyond(g: Tensor) -> Tensor:
         total = g.new_full((len(g),), c)
         for name, rows in flat.items():
-            form = torch.addcmul(rows, g[:, None, None], a[name])
-            total = total + lowest(problem, state, name, form, room[name]).flatten(1) @ a[name][0, 0]
+            form, mine, box = torch.addcmul(rows, g[:, None, None], a[name]), a[name][0, 0], boxes[name]
+            if box is None:
+                total = total + lowest(problem, state, name, form, room[name]).flatten(1) @ mine
+            else:  # at a corner of a box
+                total = total + (box[0] @ mine - form[:, 0].sign_() @ (box[1] * mine))
         return total
 
     length = lambda part: sum(v.square().sum((-1, -2)) for v in part.values()).sqrt()  # type: ignore[union-attr]
@@ -239,6 +243,18 @@ def _multipliers(problem: Problem, state: State, forms: Mapping[str, Tensor], cu
         near, far = torch.where(more, middle, near), torch.where(more, far, middle)
     found[wanted, 0] = far.exp()
     return found
+
+
+def _box(
+    problem: Problem, state: State, name: str, room: tuple[Tensor, Tensor, Tensor, Tensor]
+) -> tuple[Tensor, Tensor] | None:
+    """The middle and half the width of what one input of one example may be in l-inf, flat; None in other norms, without a bound, and for what stands still."""
+    centre, radius, down, up = room
+    leaf = next(leaf for leaf, node in state.graph.inputs.items() if node == name)
+    if not len(radius) or problem.region[leaf].p != inf or not bool(radius.isfinite().all()):
+        return None
+    low, high = centre.flatten() - torch.minimum(down[0], radius), centre.flatten() + torch.minimum(up[0], radius)
+    return (low + high) / 2, (high - low) / 2
 
 
 def arrays(found: Mapping[tuple[int, int], list[Round]], level: Tensor, rows: int) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """CROWN with optimised slopes (alpha-CROWN), and with intervals that need only hold where the row could fail."""
 
-from collections.abc import Mapping
 from dataclasses import fields
 from math import inf
 from time import perf_counter
@@ -8,14 +7,15 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from brittle import backward, intervals, meter, ops
+from brittle import backward, ops
 from brittle.about import About
 from brittle.bounds import _concrete, crown
 from brittle.bounds._cuts import Budget, Round, arrays, chain, one_example
 from brittle.bounds._slopes import is_free
 from brittle.errors import InputError
 from brittle.graph import Graph, graph_of
-from brittle.planes import Planes, planes
+from brittle.intervals import State
+from brittle.planes import Planes
 from brittle.problem import Problem
 from brittle.results import Certificate
 from brittle.transposes import inner
@@ -27,7 +27,7 @@ ABOUT = About(
     norms=(1, 2, inf),
     answers="margin",
     leaves=("input",),
-    cost="twice that of crown; for each open row and each round, 2 x steps passes and 2 per bent unit",
+    cost="that of crown; for each open row and each round, 2 x steps passes and 2 per bent unit",
     effort="thorough",
 )
 
@@ -78,17 +78,26 @@ def alpha_crown(
 
 
 def _bound(problem: Problem, steps: int, rounds: int, ends: float) -> Certificate:
-    base = crown._bound(problem, "adaptive")
-    size = float(base.rows.abs().nan_to_num(posinf=0.0).amax()) if len(problem) else 0.0
-    open_ = ((base.rows <= 1e-6 * (1 + size)) & base.rows.isfinite()).any(1).nonzero()[:, 0]
-    lower, found, level = base.rows.clone(), {}, base.rows.new_zeros(len(problem))
-    if len(open_) and _has_slopes(graph_of(problem)):
-        part = {name: value[open_] for name, value in base.proof.items()}
-        refined, some, levels = _refined(problem.take(open_), lower[open_], part, steps, rounds, ends)
-        lower[open_], level[open_] = refined, levels
-        found = {(int(open_[example]), row): taken for (example, row), taken in some.items()}
+    base, state, relaxed, rows, extra = crown.walked(problem, "adaptive")
+    lower, found = base.rows.clone(), dict[tuple[int, int], list[Round]]()
+    level = _levels(state, rows, extra)
+    if _has_slopes(state.graph):
+        for example, row in ((lower <= level[:, None]) & lower.isfinite()).nonzero().tolist():
+            one = slice(example, example + 1)
+            mine = {name: Planes(*(getattr(plane, side)[one] for side in SIDES)) for name, plane in relaxed.items()}
+            form = rows[row : row + 1, example if rows.shape[1] > 1 else 0][None]
+            budget = Budget(steps, rounds, float(level[example]), ends)
+            here, alone = problem.take(torch.tensor([example])), one_example(state, example)
+            value, taken, _ = chain(here, alone, mine, form, extra[row, one].reshape(1, 1), budget)
+            if min(value, budget.level) > lower[example, row]:
+                lower[example, row], found[example, row] = min(value, budget.level), taken
     proof = {**base.proof, **arrays(found, level, lower.shape[1])}
     return Certificate(lower, "alpha_crown", proof, base.notes)
+
+
+def _levels(state: State, rows: Tensor, extra: Tensor) -> Tensor:
+    """(N,) where a row is done: positive by more than the rounding of whoever evaluates the proof again, in units of the largest row."""
+    return 1e-9 * (1 + inner(rows.abs(), state.largest(state.graph.output)) + extra.abs()).amax(0)
 
 
 def _has_slopes(graph: Graph) -> bool:
@@ -96,37 +105,3 @@ def _has_slopes(graph: Graph) -> bool:
     nonlinear = [node for node in graph.nodes if ops.is_nonlinear(node)]
     known = all(node.op in ops.ACTIVATIONS or node.op in ops.POOLS for node in nonlinear)
     return known and any(is_free(node) for node in nonlinear)
-
-
-def _refined(
-    problem: Problem, lower: Tensor, proof: Mapping[str, Tensor], steps: int, rounds: int, ends: float
-) -> tuple[Tensor, dict[tuple[int, int], list[Round]], Tensor]:
-    """(rows (N, R), rounds by example and row, levels (N,)): the walk of crown again, then the open rows one by one."""
-    state = intervals.start(problem, graph_of(problem))
-    relaxed = backward.relax(
-        state,
-        lambda *unit: crown._enclose(problem, *unit),
-        lambda state, node, _: planes(state, node),
-        lambda *field: crown._local(problem, *field),
-    )
-    meter.count(forward=3 * len(problem))
-    for node in state.graph.nodes:  # the slopes that the proof will hold
-        if node.name in relaxed:
-            below, above = (proof[f"{node.name}.{side}"] for side in ("lower_slope", "upper_slope"))
-            relaxed[node.name] = planes(state, node, lower_slope=below, upper_slope=above)
-    rows, offsets, doubt = backward.specification(problem, state)
-    extra = offsets - doubt
-    # positive by more than the rounding of whoever evaluates the proof again, in units of the largest row
-    level = 1e-9 * (1 + inner(rows.abs(), state.largest(state.graph.output)) + offsets.abs()).amax(0)
-    found, better = {}, lower.clone()
-    for example, row in (lower <= level[:, None]).nonzero().tolist():
-        one = slice(example, example + 1)
-        mine = {name: Planes(*(getattr(plane, side)[one] for side in SIDES)) for name, plane in relaxed.items()}
-        form = rows[row : row + 1, example if rows.shape[1] > 1 else 0][None]
-        budget = Budget(steps, rounds, float(level[example]), ends)
-        here = problem.take(torch.tensor([example]))
-        value, taken, _ = chain(here, one_example(state, example), mine, form, extra[row, one].reshape(1, 1), budget)
-        value = min(value, budget.level)
-        if value > better[example, row]:
-            better[example, row], found[example, row] = value, taken
-    return better, found, level
