@@ -10,10 +10,12 @@ import torch
 from torch import nn
 
 import brittle as bt
+from brittle import discovery
 from brittle._checker.tree import covers
 from brittle._checker.walk import Model, rows_below
 from brittle.bounds._ascent import Thin, ascend
 from brittle.bounds._extremes import extreme
+from brittle.bounds._programs import settled
 from brittle.bounds._tree import Items, Root, proved
 from brittle.bounds._units import units_of
 from brittle.bounds.branch_and_bound import branch_and_bound
@@ -113,19 +115,35 @@ def test_two_hidden_layers_against_a_mixed_integer_program() -> None:
 
 
 @pytest.mark.parametrize("p", NORMS)
-def test_the_radius_is_that_of_the_enumeration_of_patterns(p: float) -> None:
+def test_the_sign_is_right_to_a_millionth_of_the_radius(p: float) -> None:
+    """Radii by enumeration of all patterns: on either side of them a proof, or a point that fails."""
     asked, exact = tiny(p)
-    answer = bt.radius(asked, bounds=["crown", "branch_and_bound"], effort="thorough")
-    assert bool((answer.lower <= exact * (1 + 1e-9)).all())
-    # measured: within 1e-3, but for one example at p = inf, where the ascent on a leaf with every unit split stops short (3.3e-3)
-    short = 1 - answer.lower / exact
-    assert bool((short < 5e-3).all()) and float(short.median()) < 1.1e-3
+    inside, outside = (asked.scaled(exact * (1 + side)) for side in (-1e-6, 1e-6))
+    assert bool((branch_and_bound(inside).rows > 0).all()) and not bool((crown(inside).rows > 0).all())
+    beyond = branch_and_bound(outside)
+    assert bool((beyond.rows.amin(1) < 0).all())
+    assert bool((outside.double().rows(beyond.points).amin(1) <= 0).all())  # type: ignore[arg-type]
+    assert bool((outside.size(beyond.points) <= exact * (1 + 1.1e-6)).all())  # type: ignore[arg-type]
+
+
+def test_the_radius_is_closed_from_both_sides_by_the_tree() -> None:
+    """An attack that stops a tenth too far: the tree finds nearer points that fail, which are measured again as witnesses."""
+    asked, exact = tiny(2)
+
+    def short(problem: Problem, *, seed: int = 0) -> bt.Witness:
+        found = discovery.method("attacks", "multistart")(problem, seed=seed)
+        centre = problem.centre["x"]
+        return problem.witness({"x": (centre + 1.1 * (found.point["x"] - centre)).clamp(0, 1)}, "short")
+
+    answer = bt.radius(asked, attacks=[short], bounds=["branch_and_bound"], effort="thorough")
+    assert bool((answer.lower <= exact * (1 + 1e-9)).all()) and bool((answer.upper >= exact * (1 - 1e-9)).all())
+    assert bool((answer.upper <= answer.lower * 1.0011).all()) and "branch_and_bound" in answer.methods.upper
+    assert answer.witness is not None and bool(answer.witness.found.all())
 
 
 def test_an_audit_of_it_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The proofs go through records of several chunks; a wrong leaf is found."""
     from audited import REGIONS, audit, mlp
-    from brittle import discovery
     from brittle.verifier import verify
 
     found = discovery.portfolio
@@ -160,6 +178,48 @@ def test_no_point_of_the_region_is_below_and_the_checker_proves_it_again(p: floa
         assert bool((double.rows(double.project({"x": double.inputs["x"] + change})) >= certificate.rows).all())
     for i in range(len(asked)):
         np.testing.assert_allclose(again(asked, certificate.proof, i), certificate.rows[i].numpy(), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_leaves_behind_cuts_are_proved_again(p: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first tree made so small that every row needs cuts, and leaves behind them."""
+    monkeypatch.setattr("brittle.bounds.branch_and_bound.SMALL", 1)
+    asked = problem(p, {1: 2.2, 2: 1.1, inf: 0.6}[p])
+    certificate = branch_and_bound(asked, rounds=1)
+    proof, rows = dict(certificate.proof), certificate.rows
+    i = int((proof["tree.rows"] > 0).sum(1).argmax())
+    row = int(proof["tree.rows"][i, 0]) - 1
+    assert proof["cuts.rounds"][i, row] > 0 and proof["tree.last"].max() > 0 and (rows[i] > 0).all()
+    here, plain = again(asked, proof, i), crown(asked).rows
+    np.testing.assert_allclose(here, rows[i].numpy(), rtol=0, atol=1e-11)
+    assert plain[i, row] < 0
+    without = {**proof, "tree.rows": torch.zeros_like(proof["tree.rows"])}
+    assert again(asked, without, i)[row] < 0  # the rounds alone do not
+    assert again(asked, {**proof, "tree.last": proof["tree.last"] * 0 + 9}, i)[row] < 0
+    assert again(asked, {**proof, "tree.last": -1 - proof["tree.last"]}, i)[row] < 0
+    double, generator = asked.double(), torch.Generator().manual_seed(2)
+    for _ in range(50):
+        change = 2 * torch.randn(3, 4, generator=generator, dtype=torch.float64)
+        assert bool((double.rows(double.project({"x": double.inputs["x"] + change})) >= rows).all())
+
+
+def test_a_part_without_points_is_proved_by_its_conditions() -> None:
+    """A unit that is at least its own other side: the least value over nothing is as large as one likes."""
+    asked = problem(inf, 0.6)
+    root, start = _root(asked)
+    low, high = (side[0] for side in root.units.inputs(root.state))
+    sign = torch.where(low + high > 0, 1.0, -1.0).float()[None]  # every unit on its larger side
+    item = Items(torch.zeros(1, dtype=torch.long), sign, start[:1].float(), 0 * sign, 0 * sign + 1, torch.zeros(1))
+    middle, (point,) = settled(root, item)
+    attained = asked.double().take(torch.tensor([0])).rows({"x": next(iter(point.values()))})[0, 0]
+    assert proved(root, middle) <= attained + 1e-6
+    empty = None
+    for u in _bent(root)[:10].tolist():
+        other = Items(item.base, sign.clone(), item.slope, item.multiplier, item.size, item.last)
+        other.sign[0, u] *= -1
+        value = proved(root, settled(root, other)[0])
+        empty = value if empty is None else torch.maximum(empty, value)
+    assert empty is not None and empty > 0
 
 
 def test_leaves_are_stored_and_any_damage_to_them_proves_nothing() -> None:

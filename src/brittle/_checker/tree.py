@@ -61,8 +61,8 @@ def leaves_of(proof: Mapping[str, NDArray], total: int) -> dict[int, list[Leaf] 
     found: dict[int, list[Leaf] | None] = {}
     for at in np.nonzero(rows > 0)[0]:
         row = int(rows[at]) - 1
-        wide = lambda v: v[at].astype(np.float64)
-        leaf = _leaf(signed[at].astype(np.int64), wide(multipliers), wide(slopes) / 255, float(last[at]))
+        mine, below = multipliers[at].astype(np.float64), slopes[at].astype(np.float64) / 255
+        leaf = _leaf(signed[at].astype(np.int64), mine, below, float(last[at]))
         known = found.setdefault(row, [])
         if leaf is None or known is None:
             found[row] = None

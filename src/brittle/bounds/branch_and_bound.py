@@ -43,7 +43,7 @@ Key = tuple[int, int]
 def branch_and_bound(
     problem: Problem,
     *,
-    leaves: int = 2000,
+    leaves: int = 4000,
     steps: int = 12,
     rounds: int = 6,
     max_units: int = 20_000,

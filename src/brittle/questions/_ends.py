@@ -1,7 +1,7 @@
 """The two ends of a worst-case question, joined from all chosen methods: the best witness, the best certificate."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 
@@ -90,13 +90,13 @@ def _attack(
     turns += [(*attack, None) for attack in spare if not _refines(attack[1])]
     for name, function, where in turns:
         at = (~best.found if where is None else where).nonzero()[:, 0]
-        best, names = _improved(problem, best, names, at, name, partial(function, seed=seed), better)
+        best, names = improved(problem, best, names, at, name, partial(function, seed=seed), better)
     for name, function in attacks:
         if not _refines(function):
             continue
         for at in ((wrong & best.found).nonzero()[:, 0], (wrong & ~best.found).nonzero()[:, 0]):
             start = {k: v[at.to(v.device)] for k, v in best.point.items()} if bool(best.found[at].any()) else None
-            best, names = _improved(problem, best, names, at, name, partial(function, seed=seed, start=start), better)
+            best, names = improved(problem, best, names, at, name, partial(function, seed=seed, start=start), better)
     return best, tuple(names)
 
 
@@ -106,7 +106,7 @@ def _refines(function: Callable) -> bool:
     return about is not None and about.refines
 
 
-def _improved(
+def improved(
     problem: Problem,
     best: Witness,
     names: list[str],
@@ -121,7 +121,9 @@ def _improved(
     found = scatter(best, at, function(problem.take(at)))
     improved = better(found, best)
     names = [name if yes else old for yes, old in zip(improved.tolist(), names, strict=True)]
-    return _merge(improved, found, best), names
+    merged = _merge(improved, found, best)
+    lost = zip(merged.status, found.status, strict=True)  # a search that met NaN and came back with nothing says so
+    return replace(merged, status=tuple("nan" if (a, b) == ("none", "nan") else a for a, b in lost)), names
 
 
 def certify(problem: Problem, bounds: Methods) -> tuple[Tensor, tuple[str, ...], tuple[str, ...], Evidence]:

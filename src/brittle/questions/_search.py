@@ -10,26 +10,31 @@ from torch import Tensor
 
 from brittle.discovery import Method
 from brittle.problem import Problem
-from brittle.questions._ends import Evidence
+from brittle.questions._ends import Evidence, clean_witness, scatter
+from brittle.results import Certificate, Witness
 from brittle.spec import margin
 
 ROUNDS = 40  # evaluations of one bound at most: reached only where it is erratic
 MODELLED = 6  # evaluations after which halves take over from the power law, three times what it needs (measured)
 TREES = 12  # scales that a search by signs tries: each that stays undecided costs a whole tree
+STRIDE = 6  # steps down from the upper end grow by this factor, until halves are longer: trees that do not close are mostly given up early (folklore)
 
 
 class Search:
-    """Evaluations of a bound at one scale per example, with every proof kept that holds."""
+    """Evaluations of a bound at one scale per example, with every proof kept that holds, and the best witness that a bound came across."""
 
     def __init__(self, problem: Problem, clean: Tensor, upper: Tensor, evidence: Evidence, reasons: list[str]) -> None:
         self.problem, self.clean, self.upper, self.evidence, self.reasons = problem, clean, upper, evidence, reasons
         # A certified margin must clear zero by more than the rounding of whoever re-evaluates the proof.
         self.guard = 1e-10 * (1 + clean.abs())
         self.reach = _reach(problem)
+        self.found: Witness | None = None
 
     def evaluate(self, bound: Callable, at: Tensor, scale: Tensor) -> Tensor:
         """Certified margins of the examples ``at`` at their scales, less the guard; positive ones are recorded as proofs."""
-        certificate = bound(self.problem.take(at).scaled(scale))
+        part = self.problem.take(at).scaled(scale)
+        certificate = bound(part)
+        self._measure(part, at, certificate)
         value = margin(certificate.rows.to(torch.float64), self.problem.spec.rank).cpu() - self.guard[at]
         holds = (value > 0).nonzero()[:, 0]
         unproved = torch.tensor([not self.evidence.methods[i] for i in at.tolist()])
@@ -38,6 +43,23 @@ class Search:
         for i, note in zip(at.tolist(), certificate.notes or ("",) * len(at), strict=True):
             self.reasons[i] = self.reasons[i] or note
         return value
+
+    def _measure(self, part: Problem, at: Tensor, certificate: Certificate) -> None:
+        """Points that seem to fail, as witnesses: measured again on representable values, inside the region at its scale."""
+        if certificate.points.keys() != part.centre.keys():
+            return
+        same = [(v == part.centre[k]).flatten(1).all(1) for k, v in certificate.points.items()]
+        some = (~torch.stack(same).all(0)).cpu().nonzero()[:, 0]
+        if not len(some):
+            return
+        here = part.take(some)
+        point = here.settle({k: v[some.to(v.device)] for k, v in certificate.points.items()})
+        witness, at = here.witness(point, certificate.method), at[some]
+        best = clean_witness(self.problem) if self.found is None else self.found
+        better = witness.found & (witness.size < torch.minimum(best.size[at], self.upper[at]))
+        if bool(better.any()):
+            self.found = scatter(best, at[better], witness.take(better.nonzero()[:, 0]))
+            self.upper = self.upper.index_put((at[better],), witness.size[better])
 
     def explain(self, reason: str) -> None:
         self.reasons[:] = [old or reason for old in self.reasons]
@@ -67,20 +89,21 @@ class Search:
 
     def decide(self, bound: Callable, lower: Tensor, tolerance: float) -> Tensor:
         """Halves of what is open, for bounds that tell a margin's sign and not its size; those that close the bracket come down from
-        its upper end in doubling steps first.
+        its upper end in growing steps first.
         """
         low, high = lower.clone(), torch.minimum(self.upper, self.reach)
         first = 0.9 * tolerance if closes(bound) else 0.5
-        trial = torch.where(
-            high.isfinite(), torch.maximum((low + high) / 2, high * (1 - first)), (2 * low).clamp_min(1)
-        )
-        for tried in range(1, TREES + 1):
+        step = first
+        trial = torch.where(high.isfinite(), torch.maximum((low + high) / 2, high * (1 - step)), (2 * low).clamp_min(1))
+        for _ in range(TREES):
             at = ((self.clean > 0) & (trial > low) & (high - low > tolerance * high)).nonzero()[:, 0]
             if not len(at):
                 break
             good = self.evaluate(bound, at, trial[at]) > 0
             low[at[good]], high[at[~good]] = trial[at[good]], trial[at[~good]]
-            near = torch.maximum((low + high) / 2, high * (1 - first * 2**tried))
+            high = torch.minimum(high, self.upper)
+            step = STRIDE * step
+            near = torch.maximum((low + high) / 2, high * (1 - step))
             trial = torch.where(high.isfinite(), near, (2 * low).clamp_min(1))
         return self._beyond(bound, low, (low >= self.reach * (1 - 2 * tolerance)) & (self.clean > 0))
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from brittle import meter
 from brittle.errors import InputError, NotCertified
 from brittle.problem import Problem
-from brittle.questions._ends import Evidence, Methods, at_centre, attack
+from brittle.questions._ends import Evidence, Methods, at_centre, attack, improved
 from brittle.questions._methods import Choice, check_verb, chosen, reserve
 from brittle.questions._rigid import noted
 from brittle.questions._search import Search, refines
@@ -41,7 +41,7 @@ def radius(
     Options and errors as for :func:`brittle.questions.margin.margin`. Examples on which the attacks of this effort find
     nothing are given to those of the next one. The certified end is searched by secant steps inside
     the bracket to a relative accuracy of 5 %, 1 % or 0.1 % (quick, standard, thorough); stopping early costs tightness only.
-    ``bounds=["crown", "branch_and_bound"]`` closes the bracket on small ReLU networks.
+    At thorough a search tree closes the bracket on small ReLU networks; where it meets a point that fails nearer than the attacks did, that is the witness.
 
     >>> from brittle.region import Ball
     >>> linear = torch.nn.Linear(2, 2)
@@ -72,7 +72,14 @@ def radius(
         right = (upper > 0).nonzero()[:, 0]
         if ends != "upper" and len(right):
             candidates = chosen("bounds", bounds, problem, effort, "margin")
-            part, evidence, reasons = _certify(problem.take(right), candidates, upper[right], TOLERANCE[effort])
+            part, evidence, reasons, met = _certify(problem.take(right), candidates, upper[right], TOLERANCE[effort])
+            if met is not None and methods:
+                known = met.found.nonzero()[:, 0]
+                again = lambda _: met.take(known)
+                witness, high_names = improved(
+                    problem, witness, list(high_names), right[known], met.method, again, _smaller
+                )
+                upper = torch.where(witness.found, witness.size, inf)
             lower, low_names, notes = zero.clone(), list(low_names), list(notes)
             lower[right] = part
             for i, name, reason in zip(right.tolist(), evidence.methods, reasons, strict=True):
@@ -103,8 +110,10 @@ def _smaller(new: Witness, best: Witness) -> Tensor:
     return (new.found & (~best.found | (new.size < best.size))) | rounding
 
 
-def _certify(problem: Problem, bounds: Methods, upper: Tensor, tolerance: float) -> tuple[Tensor, Evidence, list[str]]:
-    """The largest certified scale, the proofs at it, and per example why nothing could be certified.
+def _certify(
+    problem: Problem, bounds: Methods, upper: Tensor, tolerance: float
+) -> tuple[Tensor, Evidence, list[str], Witness | None]:
+    """The largest certified scale, the proofs at it, per example why nothing could be certified, and witnesses that a bound came across.
 
     Every bound searches inside the bracket that the ones before it left, so a weaker bound costs one evaluation.
     """
@@ -127,7 +136,8 @@ def _certify(problem: Problem, bounds: Methods, upper: Tensor, tolerance: float)
             lower = find(bound, lower)
         except NotCertified as reason:
             search.explain(str(reason))
-    return lower, evidence, [r if low == 0 else "" for r, low in zip(reasons, lower.tolist(), strict=True)]
+    said = [r if low == 0 else "" for r, low in zip(reasons, lower.tolist(), strict=True)]
+    return lower, evidence, said, search.found
 
 
 def _spread(proof: Proof, at: Tensor, count: int) -> Proof:
