@@ -70,6 +70,8 @@ def calls(linear, x, labels):
         "embedded": lambda: bt.embedded(
             torch.nn.Sequential(torch.nn.Embedding(3, 2), torch.nn.Flatten()), torch.ones(2, 1, dtype=torch.int64)
         ),
+        "averaged": lambda: bt.averaged(linear, draws=2),
+        "failure_rate": lambda: bt.failure_rate(bt.Problem(bt.averaged(linear), x, labels), draws=5),
         "Subspace": lambda: bt.Subspace.span(x),
         "surgery": lambda: bt.surgery(linear, bt.Subspace.span(x[:1])),
         "diagnose": lambda: bt.diagnose(problem, "rank_profile"),

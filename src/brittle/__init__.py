@@ -41,6 +41,8 @@ _HOME = {
     "spectrum": "questions.spectrum",
     "Subspace": "subspace",
     "embedded": "embeddings",
+    "averaged": "averaging",
+    "failure_rate": "questions.failure_rate",
     "surgery": "cures.surgery",
     "normalise": "cures.normalise",
     "doctor": "health",

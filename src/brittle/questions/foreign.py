@@ -1,8 +1,7 @@
 """Attacks of other libraries, asked brittle's question: every query is tracked, every point is judged as one of our own."""
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ from brittle.attacks._search import Tracker, margin_witness, radius_witness, siz
 from brittle.errors import InputError
 from brittle.network import read_logits
 from brittle.problem import Problem
-from brittle.randomness import fold
+from brittle.randomness import fold, seeded
 from brittle.results import Witness
 
 ROUNDED = (
@@ -36,7 +35,7 @@ class Foreign:
         x, ball = _question(problem)
         tracker = Tracker.of(problem, self.answers)
         watched = _Watched(problem, tracker)
-        with _own_randomness(fold(seed, "foreign", self.__name__)):
+        with seeded(fold(seed, "foreign", self.__name__)):
             try:
                 found = _points(CALLS[self.library](self, watched, problem, ball), x, self.__name__)
             except InputError:
@@ -226,19 +225,3 @@ def _art(it: Foreign, model: nn.Module, problem: Problem, ball: Any) -> Any:
 
 
 CALLS: dict[str, Callable] = {"callable": _plain, "foolbox": _foolbox, "torchattacks": _torchattacks, "art": _art}
-
-
-@contextmanager
-def _own_randomness(seed: int) -> Iterator[None]:
-    """Torch's and NumPy's global generators, seeded for whoever draws from them inside, and put back afterwards."""
-    import numpy
-
-    state = numpy.random.get_state()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        numpy.random.seed(seed % 2**32)
-        try:
-            yield
-        finally:
-            numpy.random.set_state(state)
