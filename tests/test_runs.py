@@ -412,7 +412,7 @@ def test_micro_batches_keep_the_order_and_shrink_only_as_far_as_needed() -> None
 def test_checks_are_recorded_per_model_before_and_after(tmp_path: Path, monkeypatch) -> None:
     asked = []
 
-    def after(problem, bracket, seed):
+    def after(problem, bracket, seed, effort):
         asked.append((problem, bracket))
         return (Finding("toy", "a toy", doubt="doubtful", consequence="warn"),)
 

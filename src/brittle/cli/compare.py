@@ -40,6 +40,17 @@ def compare(
             "compare", "a model and a region that both runs have", "none", "audit both with the same names"
         )
     render(rows, COLUMNS, format)
+    if differ := _plans_differ(runs):  # S16
+        typer.echo(
+            f"note: the runs differ in {', '.join(differ)}; brackets hold whatever these are, their widths do not compare",
+            err=True,
+        )
+
+
+def _plans_differ(runs: "tuple[Run, Run]") -> list[str]:
+    """What of the plans can change the width of a bracket, beside the models."""
+    one, other = (run.plan for run in runs)
+    return [k for k in ("effort", "seed", "methods", "brittle", "torch") if getattr(one, k) != getattr(other, k)]
 
 
 def _models(runs: "tuple[Run, Run]") -> list[tuple[str, str]]:
