@@ -11,7 +11,7 @@ from brittle.bounds._slopes import Rooms, lowest, rooms
 from brittle.bounds._tree import Items, Root, clipped
 from brittle.transposes import inner, transpose
 
-RATE = 0.2  # first step of the ascent, of a slope and of a multiplier in units of its coefficient: folklore
+RATE = 0.4  # first step of the ascent, of a slope and of a multiplier in units of its coefficient: folklore
 DECAY = 0.93
 CANDIDATES = 3  # units whose halves are bounded, without an ascent, before one of them is split
 
@@ -145,12 +145,13 @@ def _look(thin: Thin, items: Items, shape: _Shape, slope: Tensor, multiplier: Te
     """
     graph, units, count = thin.root.state.graph, thin.root.units, len(items)
     lower = torch.where(shape.bends, slope, shape.fixed)
-    active: dict[str, Tensor] = {graph.output: thin.rows[items.base][None]}
+    each = lambda v: v if len(v) < 2 else v[items.base]  # one base needs no copies
+    active: dict[str, Tensor] = {graph.output: each(thin.rows)[None]}
     for node in units.nodes:
         name = backward.source_of(node)
         active[name] = active.get(name, 0) + units.part(-items.sign * multiplier, node)[None]
     wide = lambda v, like: v.reshape(-1, *[1] * (like.dim() - 1))
-    behind = {name: a[items.base] for name, a in thin.cut.items()}
+    behind = {name: each(a) for name, a in thin.cut.items()}
     for name, a in behind.items():
         active[name] = active.get(name, 0) + (wide(last, a) * a)[None]
     arrived: dict[str, Tensor] = {}
@@ -161,11 +162,12 @@ def _look(thin: Thin, items: Items, shape: _Shape, slope: Tensor, multiplier: Te
         if rows is None:
             continue
         if node.op == "input":
-            room = tuple(side[items.base] if len(side) else side for side in thin.rooms[node.name])
-            at[node.name] = values[node.name] = lowest(thin.root.problem, thin.root.state, node.name, rows, room)  # type: ignore[arg-type]
+            room = tuple(each(side) for side in thin.rooms[node.name])
+            lows = lowest(thin.root.problem, thin.root.state, node.name, rows, room)  # type: ignore[arg-type]
+            at[node.name] = values[node.name] = lows.expand(count, *lows.shape[1:])
             continue
         if node in units.nodes:
-            arrived[node.name] = rows[0]
+            arrived[node.name] = rows[0].expand(count, *rows.shape[2:])
             positive = rows.clamp_min(0)
             pulled = positive * units.part(lower, node) + (rows - positive) * units.part(shape.upper, node)
             back = {backward.source_of(node): pulled}
@@ -189,11 +191,12 @@ def _look(thin: Thin, items: Items, shape: _Shape, slope: Tensor, multiplier: Te
         coefficients.append(form.flatten(1))
     z, coefficient = torch.cat(inside, 1), torch.cat(coefficients, 1)
     known = -items.sign * z
-    beyond = thin.level[items.base]
+    beyond = each(thin.level)
     for name, a in behind.items():
         beyond = beyond + (a * at[name]).flatten(1).sum(1)
-    value = (thin.rows[items.base] * values[graph.output]).flatten(1).sum(1) + thin.extra[items.base]
+    value = (each(thin.rows) * values[graph.output]).flatten(1).sum(1) + each(thin.extra)
     value = value + (multiplier * known).sum(1) + last * beyond
+    beyond = beyond.expand(count)
     return _Look(value, torch.where(shape.bends, coefficient.clamp_min(0) * z, 0.0), known, beyond, coefficient, at)
 
 
