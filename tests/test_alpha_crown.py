@@ -161,6 +161,35 @@ def test_the_checker_refuses_a_cut_that_is_none() -> None:
         again(asked, proof, i)
 
 
+def test_no_multiplier_proves_what_is_false_of_units_that_read_the_input() -> None:
+    """``.6 - relu(x)`` is -.4 at 1. The cut alone holds no input back: forged multipliers of its units are not looked at."""
+    module = nn.Sequential(nn.ReLU(), nn.Linear(1, 1)).double()
+    with torch.no_grad():
+        module[1].weight.fill_(-1.0)
+        module[1].bias.fill_(0.6)
+    x, label = torch.zeros(1, 1, dtype=torch.float64), torch.tensor([1])
+    asked = Problem(module, x, label, Ball(p=inf, radius=1.0), bt.Threshold(0.0))
+    whole = torch.zeros(1, 1, 2, 1, dtype=torch.uint8)
+    for ends in ((0.0, 100.0), (100.0, 0.0), (100.0, 100.0)):
+        multipliers = torch.tensor(ends).reshape(2, 1).expand(1, 1, 2, 2, 1)
+        forged = {"cuts.level": torch.tensor([0.05]).double(), "cuts.rounds": torch.tensor([[2]], dtype=torch.uint8)}
+        forged |= {"cuts.planes": whole, "cuts.slopes": whole, "cuts.multipliers": multipliers}
+        proof = {**crown(asked).proof, **forged, "cuts.last": torch.zeros(1, 1, 2)}
+        assert again(asked, proof, 0)[0] <= -0.4
+
+
+def test_weights_beyond_single_precision_are_certified() -> None:
+    """The search for multipliers runs in float32: where a cut overflows there, crown is what remains."""
+    module = network(2, 4, 4, 2).double()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(1e14)
+    x = torch.rand(2, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    asked = Problem(module, x, module(x).argmax(1), Ball(p=inf, radius=0.5))
+    plain = crown(asked).rows
+    assert bool((plain < -1e39).any()) and bool((quick(asked).rows >= plain).all())
+
+
 @pytest.mark.parametrize("mutant", ["too far", "multiplier"])
 def test_mutants_of_the_cut_are_seen(mutant, monkeypatch) -> None:
     """A cut that cuts off points where the row fails, and one whose offset is forgotten: both prove what is false."""

@@ -338,7 +338,7 @@ class _Walk:
         """Intersect the intervals of bent units with what holds behind a cut; of an empty part anything is true, and its interval is kept one."""
         low, high = self.low[source].copy(), self.high[source].copy()
         at = np.nonzero((low < 0) & (high > 0))[0]
-        if not len(at):
+        if not len(at) or source in self.leaves:  # of an input the ball says all that is used
             return
         unit = np.eye(len(low))[at]
         ends = []

@@ -25,6 +25,7 @@ from brittle.relaxation import Pulled, pull_back
 from brittle.transposes import inner
 
 HALVINGS = 10  # of the logarithm of a multiplier, in a range of e^10: 1 %, and the bound is flat at its top
+LARGEST = float(torch.finfo(torch.float32).max)
 STALLED = 0.04  # of what is missing: a round that gains less ends the chain (folklore)
 
 
@@ -204,11 +205,12 @@ def beside_cut(state: State, pulled: Pulled, found: Tensor, cut: Cut) -> Pulled:
     sizes = sum(
         inner(added[name].abs() + rows.abs(), state.largest(name)) for name, rows in pulled.coefficients.items()
     )
+    arrived = 2 * max(pulled.roundings.values(), default=0)  # paid of the parts: their sum may cancel
     return Pulled(
         {name: rows + added[name] for name, rows in pulled.coefficients.items()},
-        {name: count + 2 for name, count in pulled.roundings.items()},
+        dict.fromkeys(pulled.roundings, 0),
         pulled.constant + found * cut.c,
-        pulled.slack + 8 * UNIT * (sizes + found * cut.c.abs() + pulled.constant.abs()) + intervals.TINY,
+        pulled.slack + (8 + arrived) * UNIT * (sizes + found * cut.c.abs() + pulled.constant.abs()) + intervals.TINY,
     )
 
 
@@ -216,7 +218,7 @@ def _multipliers(problem: Problem, state: State, forms: Mapping[str, Tensor], cu
     """(R, 1) float32: where the bound, concave in its multiplier, is about highest; 0 where the cut already holds at the minimiser."""
     flat = {name: rows.expand(len(rows), 1, *rows.shape[2:]).flatten(2).float() for name, rows in forms.items()}
     a = {name: cut.a[name].flatten(1).float()[None] for name in forms}
-    c = float(cut.c)
+    c = min(max(float(cut.c), -LARGEST), LARGEST)
     boxes = {name: _box(problem, state, name, room[name]) for name in forms}
 
     def beyond(g: Tensor) -> Tensor:
@@ -241,7 +243,7 @@ def _multipliers(problem: Problem, state: State, forms: Mapping[str, Tensor], cu
         middle = (near + far) / 2
         more = beyond(middle.exp()) > 0
         near, far = torch.where(more, middle, near), torch.where(more, far, middle)
-    found[wanted, 0] = far.exp()
+    found[wanted, 0] = far.exp().clamp_max(LARGEST)
     return found
 
 
