@@ -46,7 +46,7 @@ def branch_and_bound(
     leaves: int = 4000,
     steps: int = 4,
     rounds: int = 6,
-    max_units: int = 20_000,
+    max_units: int = 8_000,
     seconds: float = inf,
 ) -> Certificate:
     """Lower bounds (N, R) on the rows of the specification over the whole region, refined until their sign is settled.
@@ -68,7 +68,7 @@ def branch_and_bound(
     leaves     of all rows of one example together, at most; fewer where the stored slopes of all leaves would exceed 4 million entries
     steps      of the ascent at every node of the tree; the root takes three times as many, a round of cuts five times. Few: a bound half raised is raised further by the next split
     rounds     of cuts before a tree that is not small; 0: none
-    max_units  refuse networks with more units than this
+    max_units  refuse networks with more units than this: a few hundred leaves of theirs could be kept, which gain little over ``alpha_crown``
     seconds    of the clock for each example, after which open rows stay undecided: not reproducible, the result then depends on the machine. Default: no limit
 
     ``proof`` holds the slopes of ``crown`` and, padded with zeros, L the largest number of leaves, D the depth, U the units of all

@@ -12,7 +12,7 @@ from brittle.problem import Problem
 from brittle.questions._ends import Evidence, Methods, at_centre, attack, improved
 from brittle.questions._methods import Choice, check_verb, chosen, reserve
 from brittle.questions._rigid import noted
-from brittle.questions._search import Search, refines
+from brittle.questions._search import Search, closes, refines
 from brittle.results import Bracket, Cost, Ends, Proof, Witness
 
 TOLERANCE = {"quick": 0.05, "standard": 0.01, "thorough": 0.001}  # relative, of the certified end's own search
@@ -72,6 +72,8 @@ def radius(
         right = (upper > 0).nonzero()[:, 0]
         if ends != "upper" and len(right):
             candidates = chosen("bounds", bounds, problem, effort, "margin")
+            if bounds is None:  # those that refine what others leave open come last, and of them the trees
+                candidates.sort(key=lambda entry: refines(entry[1]) + closes(entry[1]))
             part, evidence, reasons, met = _certify(problem.take(right), candidates, upper[right], TOLERANCE[effort])
             if met is not None and methods:
                 known = met.found.nonzero()[:, 0]
