@@ -32,9 +32,20 @@ class Noisy(nn.Module):
         return z + SIGMA * KINDS[self.kind](z)
 
 
+class Wide(nn.Module):
+    """Noise on 20 inputs: torch draws other numbers in float64 than in float32 once there are 16."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.head, self.kind = nn.Linear(20, 3), kind
+
+    def forward(self, x):
+        return self.head(x + KINDS[self.kind](x))
+
+
 KINDS = {
     "randn_like": torch.randn_like,
-    "randn": lambda z: torch.randn(2, dtype=z.dtype, device=z.device),
+    "randn": lambda z: torch.randn(z.shape[-1], dtype=z.dtype, device=z.device),
     "rand_like": torch.rand_like,
     "normal": lambda z: torch.normal(torch.zeros_like(z), 1.0),
     "normal_": lambda z: torch.empty_like(z).normal_(0.5, 2),
@@ -57,7 +68,7 @@ def half_plane(draws=16, **options):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_function_alone_in_any_batch_and_in_float64(kind):
-    fixed, x = bt.averaged(Noisy(kind), draws=5), torch.randn(6, 2)
+    fixed, x = bt.averaged(Wide(kind), draws=5), torch.randn(6, 20)
     together, turned = fixed(x), fixed(x.flip(0)).flip(0)
     alone = torch.cat([fixed(row[None]) for row in x])
     torch.testing.assert_close(together, turned, rtol=0, atol=2e-6)
@@ -149,11 +160,23 @@ def test_what_draws_in_training_mode_alone_is_awake_and_normalisation_is_not():
     assert fixed.awake == ("2",)
     problem = bt.Problem(fixed, torch.randn(5, 3), torch.zeros(5).long(), bt.Ball(p=2, radius=1.0))
     first = problem.logits()
-    assert torch.equal(first, problem.logits()) and not torch.equal(first, model.eval()(problem.x))
+    assert torch.equal(first, problem.logits()) and not torch.allclose(first, model.eval()(problem.x))
     assert torch.equal(before, problem.network.quiet.module[1].running_mean) and torch.equal(
         before, model[1].running_mean
     )
     assert not any(part.training for part in problem.network.quiet.modules())
+
+
+def test_features_are_dropped_whole():
+    module = nn.Sequential(nn.Dropout2d(0.5), nn.Flatten(), nn.Linear(36, 36, bias=False)).train()
+    with torch.no_grad():
+        module[2].weight.copy_(torch.eye(36))
+    seen = set()
+    for seed in range(6):
+        out = bt.averaged(module, 1, seed=seed)(torch.ones(2, 4, 3, 3)).reshape(2, 4, 9)
+        assert torch.equal(out, out[:, :, :1].expand_as(out)) and torch.equal(out[0], out[1])
+        seen |= set(out.flatten().tolist())
+    assert seen == {0.0, 2.0}  # kept features are scaled up
 
 
 def test_recurrent_layers_are_evaluated_one_by_one():

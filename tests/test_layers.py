@@ -13,7 +13,7 @@ LAYERS = {
     0: "errors about randomness meter digest norms section stats tails replacement linalg discovery",
     1: "region laws spec evidence results network leaves validation problem graph lowering axes exporting composites attention heads writing curves products ops rooms intervals absolute planes transposes sharing folding relaxation backward receptive gates lipschitz boundary activations reinitialised subspace restricted embeddings averaging partners paths",
     2: "attacks bounds noise references diagnostics spectra penalties cures checks questions",
-    3: "records files store health runs chunks commons rows findings planning progress verifier verifying _checker stepping training executors studies sources",
+    3: "records files store smoothing health runs chunks commons rows findings planning progress verifier verifying _checker stepping training executors studies sources",
     4: "report spectrum_report study_report plots panels templates",
     5: "cli testing",
 }

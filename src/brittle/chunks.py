@@ -3,7 +3,7 @@
 import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,8 +26,10 @@ from brittle.rows import (
     join_brackets,
     join_columns,
     proof_arrays,
+    vote_arrays,
     witness_points,
 )
+from brittle.smoothing import Smoothed
 from brittle.spec import Specification
 from brittle.store import write_part
 from brittle.validation import is_out_of_memory
@@ -47,6 +49,7 @@ class Job:
     regions: Mapping[str, Region]
     laws: Mapping[str, Mapping[str, Law]]
     spec: Specification | None
+    smoothed: Mapping[str, Smoothed] = field(default_factory=dict)
 
     def inputs(self, at: Tensor) -> Tensor | dict[str, Tensor]:
         """The inputs of the examples ``at``."""
@@ -64,6 +67,8 @@ class Job:
         """The region of a question; for a law, balls of radius 0 on the leaves that it moves."""
         if question == "probability":
             return {leaf: Ball(p=2, radius=0.0) for leaf in self.laws[name]}
+        if question == "smoothed":
+            return self.smoothed[name].region
         return self.regions[name]
 
 
@@ -74,6 +79,8 @@ def answer(job: Job, problem: Problem, question: str, name: str) -> Bracket:
         from brittle.questions.margin import margin
 
         return margin(each_its_own(problem), effort=plan.effort, ends="lower", seed=plan.seed)
+    if question == "smoothed":
+        return job.smoothed[name].answer(problem, plan.seed)
     if question == "radius":
         from brittle.questions.radius import radius
 
@@ -103,6 +110,8 @@ def work(job: Job, part: Part) -> str:
             values.extend(columns[column])
         points |= witness_points(bracket, f"{question}/{name}")
         proofs |= proof_arrays(bracket, f"{question}/{name}")
+        if question == "smoothed":
+            proofs |= vote_arrays(bracket, f"{question}/{name}")
     timings = {"examples": len(at), "questions": seconds, "seconds": time.perf_counter() - started}
     write_part(job.folder, part, rows, points, proofs, timings)
     return part.name
@@ -155,3 +164,5 @@ def _examine(job: Job, model: str, at: Tensor) -> None:
         moved = problem.within(job.move(question, name))
         for leaf, law in job.laws.get(name, {}).items():
             law.check(leaf, tuple(moved.centre[leaf].shape[1:]))
+    for asked in job.smoothed.values():
+        asked.check(problem)

@@ -19,6 +19,7 @@ from brittle.laws import Law, as_laws
 from brittle.network import Network
 from brittle.records import Plan, check_name, plain
 from brittle.region import Ball, Region, as_region
+from brittle.smoothing import Smoothed
 from brittle.spec import Specification
 
 OPAQUE = ("torch", "builtins", "functools", "types")  # known by name: their versions are part of the plan
@@ -66,9 +67,11 @@ def make_plan(
     level: float,
     diagnostics: Sequence[str] | None,
     checks: bool,
+    smoothed: Mapping[str, Smoothed] | None = None,
 ) -> Plan:
     """Everything that can change a number, see :class:`brittle.records.Plan`. Runs no model."""
-    _check(regions, laws, effort, chunk, level)
+    smoothed = smoothed or {}
+    _check(regions, laws, smoothed, effort, chunk, level)
     chosen = diagnosing(diagnostics, effort)
     inputs = {"x": x} if isinstance(x, Tensor) else {f"x.{name}": value for name, value in x.items()}
     facts = {
@@ -94,6 +97,7 @@ def make_plan(
         "checks": bool(checks),
         "brittle": brittle.__version__,
         "torch": torch.__version__,
+        "smoothed": {name: asked.facts() for name, asked in smoothed.items()},
     }
     return Plan.of(plain(facts))  # type: ignore[arg-type]
 
@@ -116,12 +120,15 @@ def code_digest(module: object) -> str:
     return text_digest(_module(module, {}) if isinstance(module, nn.Module) else _identity(module, {}))
 
 
-def _check(regions: Mapping, laws: Mapping, effort: str, chunk: int, level: float) -> None:
-    if not regions and not laws:
+def _check(regions: Mapping, laws: Mapping, smoothed: Mapping, effort: str, chunk: int, level: float) -> None:
+    if not regions and not laws and not smoothed:
         raise InputError("audit", "at least one region or law", "none", 'pass regions={"l2": bt.Ball(p=2, radius=1.0)}')
-    both = sorted(set(regions) & set(laws))
+    names = [*regions, *laws, *smoothed]
+    both = sorted({name for name in names if names.count(name) > 1})
     if both:
-        raise InputError("names", "different names for regions and laws", f"{both[0]!r} twice", "rename one of them")
+        raise InputError(
+            "names", "different names for regions, laws and smoothed models", f"{both[0]!r} twice", "rename one of them"
+        )
     if effort not in EFFORTS:
         raise InputError("effort", " | ".join(EFFORTS), repr(effort), "choose one of these")
     if int(chunk) != chunk or chunk < 1:

@@ -4,20 +4,22 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from math import isinf, isnan
 
 from brittle.errors import InputError
 
 # 1: first layout: run.json, samples, points, proofs, timings, checks.json, findings
 # 2: besides, regions with one change common to all examples: rows of the question "accuracy", and a unit MODEL@REGION for the change
-SCHEMA = 2
-READABLE = (1, 2)
+# 3: besides, radii of smoothed models: rows of the question "smoothed", votes among the proofs
+SCHEMA = 3
+READABLE = (1, 2, 3)
 
 # One row per (model, region or law, example). Missing is null; upper = inf where no witness was found; never NaN.
 COLUMNS = {
     "model": "String",
-    "question": "String",  # "radius", "probability" or "accuracy" (one change for all examples: the ends are margins, see COMMON)
+    # "radius", "probability", "smoothed" (radius of the model with noise on top) or "accuracy" (one change for all: ends are margins, see COMMON)
+    "question": "String",
     "name": "String",  # of the region or the law
     "example": "Int64",
     "label": "Int64",
@@ -92,6 +94,7 @@ class Plan:
     models         name -> class, digest of the weights, digest of the code and settings
     data           count, device, and per input leaf shape, dtype and digest; digest of the labels
     regions, laws  name -> leaf -> facts of the ball or law
+    smoothed       name -> {"laws", "region": facts by leaf, "level", "draws", "selection"}: radii of smoothed models; left out where there are none
     specification  facts, or {"specification": "default"}: the label keeps winning (one logit: stays on its side of 0)
     chunk          examples per part; level: of the intervals
     methods        family, name, least effort, source package and digest of the file of every method that may run
@@ -113,6 +116,7 @@ class Plan:
     brittle: str
     torch: str
     schema: int = SCHEMA
+    smoothed: Mapping[str, Mapping] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -126,7 +130,10 @@ class Plan:
 
     def facts(self) -> dict[str, object]:
         """Plain values for run.json."""
-        return plain({f.name: getattr(self, f.name) for f in fields(self)})  # type: ignore[return-value]
+        told = [
+            f.name for f in fields(self) if f.name != "smoothed" or self.smoothed
+        ]  # older records have no such field
+        return plain({name: getattr(self, name) for name in told})  # type: ignore[return-value]
 
     @staticmethod
     def of(facts: Mapping) -> "Plan":
@@ -160,7 +167,8 @@ class Plan:
         """(question, name of its region or law), in the order of the rows."""
         shared = lambda leaves: any(ball.get("shared") for ball in leaves.values())
         asked = [("accuracy" if shared(leaves) else "radius", name) for name, leaves in self.regions.items()]
-        return [*asked, *(("probability", name) for name in self.laws)]
+        noise = [("probability", name) for name in self.laws]
+        return [*asked, *noise, *(("smoothed", name) for name in self.smoothed)]
 
     def differences(self, other: "Plan") -> list[str]:
         """Where two plans part, as "path (here, there)".

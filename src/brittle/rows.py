@@ -134,6 +134,11 @@ def proof_arrays(bracket: Bracket, prefix: str) -> dict:
     return {f"{prefix}/scale": array(bracket.proof.scale), **arrays}
 
 
+def vote_arrays(bracket: Bracket, prefix: str) -> dict:
+    """The votes behind radii of smoothed models, (N,) each: what their lower ends are computed from."""
+    return {f"{prefix}/{name}": array(value) for name, value in bracket.diagnostics.items()}
+
+
 def numbers(values: Tensor) -> list[float | None]:
     """Plain numbers; what is not a number is missing."""
     return [None if isnan(v) else v for v in values.detach().to(torch.float64).cpu().tolist()]

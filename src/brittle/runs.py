@@ -20,6 +20,7 @@ from brittle.planning import make_plan, named_laws, named_models, named_regions
 from brittle.progress import reporter
 from brittle.records import SCHEMA, Common, Explanation, Part, plain
 from brittle.region import Ball, Region
+from brittle.smoothing import named_smoothed
 from brittle.spec import Specification
 from brittle.store import Run, checks_done, damage, load_run, read_finding, read_plan
 from brittle.validation import as_labels, check_inputs
@@ -38,6 +39,7 @@ def audit(
     effort: str = "standard",
     seed: int = 0,
     *,
+    smoothed: Mapping[str, Law | Mapping[str, Law]] | None = None,
     spec: Specification | None = None,
     chunk: int = 25,
     level: float = 0.95,
@@ -65,6 +67,8 @@ def audit(
     x         (N, ...) or keyword inputs; labels (N,)
     regions   name -> Ball (the input moves), or name -> leaf -> Ball
     laws      name -> noise law, or name -> leaf -> law
+    smoothed  name -> noise law: the radius of another model, the given one *with this noise on top* (:func:`brittle.questions.smoothed_radius.smoothed_radius`), in the norm that
+              the law certifies; told apart from radii of the given model everywhere
     effort    "quick", "standard" or "thorough": which methods run by themselves
     chunk     examples per unit of work. Part of the plan; memory only splits a chunk further, without a trace
     level     of the intervals of probabilities
@@ -89,11 +93,12 @@ def audit(
     inputs = {"x": x} if not isinstance(x, Mapping) else {f"x.{name}": value for name, value in x.items()}
     check_inputs(inputs, labels)
     models, balls, noises = named_models(module), named_regions(regions or {}), named_laws(laws or {})
+    asked = named_smoothed(smoothed or {}, effort)
     plan = make_plan(
         models, x, labels, balls, noises, spec,
-        effort=effort, seed=seed, chunk=chunk, level=level, diagnostics=diagnostics, checks=checks,
+        effort=effort, seed=seed, chunk=chunk, level=level, diagnostics=diagnostics, checks=checks, smoothed=asked,
     )  # fmt: skip
-    job = Job(Path(out), plan, models, x, labels, balls, noises, spec)
+    job = Job(Path(out), plan, models, x, labels, balls, noises, spec, asked)
     mapped = _executor(executor, workers)
     _same_plan(job)
     absent = [folder for folder in job.folder.parents if not folder.exists()]

@@ -175,6 +175,9 @@ class Run:
 
         Errors: InputError for a region with one change common to all examples, which was asked at its own size alone.
         """
+        if ("smoothed", name) in self.plan.questions():
+            do = "read run.brackets(model, name)"
+            raise InputError(f"smoothed model {name!r}", "a region of the given model", "another model", do)
         if ("accuracy", name) in self.plan.questions():
             do = "ask run.shared_accuracy(model, name)"
             raise InputError(f"region {name!r}", "a change for each example", "one common to all examples", do)
@@ -331,6 +334,8 @@ def _summary(run: Run, question: str, model: str, name: str) -> dict[str, object
     if question == "probability":
         ends = {c: mean(c) for c in ("lower", "upper", "estimate", "interval_lower", "interval_upper")}
         return {**common, **ends}
+    if question == "smoothed":  # of another model than the given one: no accuracy of it, no ratio
+        return {**common, "lower": rows["lower"].median(), "upper": rows["upper"].median()}
     if question == "accuracy":
         ends = run.shared_accuracy(model, name)
         return {**common, **dict(zip(("lower", "upper"), ends)), **dict(zip(("certified", "attacked"), ends))}

@@ -24,6 +24,7 @@ from brittle.verifying.draws import redraw
 from brittle.verifying.proofs import prove
 from brittle.verifying.recorded import region_of, specification_of, tensors_of
 from brittle.verifying.report import Report
+from brittle.verifying.smoothed import redraw_smoothed
 from brittle.verifying.witnesses import replay
 
 
@@ -74,9 +75,10 @@ def verify(
     Guarantee: where it passes, every recorded lower end follows from the stored slopes by float64 arithmetic with outward
     rounding that shares no code with the bounds; every recorded upper end has a point inside its range, of exactly that size,
     that the module and its float64 copy misclassify; every change common to all examples is one, lies in its region and leaves right what the
-    records say, while each example called certified is proved to hold in the whole region; and every statistical end agrees with fresh draws. The redraw wrongly
+    records say, while each example called certified is proved to hold in the whole region; and every statistical end agrees with fresh draws: the radius of
+    a smoothed model follows from its recorded votes, these agree with fresh ones, and so do the points at which its label is said to be lost. The redraw wrongly
     accuses an honest run with probability below 1/1000.
-    Not checked: that the attacks were strong, diagnostics, and proved ends of probabilities beyond agreement with the redraw.
+    Not checked: that the selection of a smoothed model was drawn apart, that the attacks were strong, diagnostics, and proved ends of probabilities beyond agreement with the redraw.
 
     folder   of ``bt.audit``; models, x, labels: what was audited (one model, or name -> model). Changed ones are refused
     seed     of the redraw, unrelated to that of the run
@@ -158,25 +160,31 @@ def _check_parts(
             if question == "probability":
                 redraw(run, problem, name, laws.get(name), rows, where, seed, report)
                 continue
-            region = _region(run, name, given, where, report)
+            region = _region(run, question, name, given, where, report)
             if region is None:
                 continue
             here, proofs = problem.within(region), tensors_of(run, "proofs", part, f"{question}/{name}/")
+            if question == "smoothed":
+                points = tensors_of(run, "points", part, f"{question}/{name}/")
+                redraw_smoothed(run, here, name, laws.get(name), rows, points, proofs, where, seed, report)
+                continue
             if question == "accuracy":
                 prove(each_its_own(here), rows, proofs, where, ready, report, whole=True)
                 continue
             replay(here, rows, tensors_of(run, "points", part, f"radius/{name}/"), where, report)
             prove(here, rows, proofs, where, ready, report)
     for unit in run.plan.commons():
-        region = _region(run, unit.region, given, f"{unit.model}, {unit.region}", report)
+        region = _region(run, "accuracy", unit.region, given, f"{unit.model}, {unit.region}", report)
         if region is not None:
             replay_common(run, unit, ask, region, report)
 
 
-def _region(run: Run, name: str, given: Mapping, where: str, report: Report) -> dict[str, Ball] | None:
+def _region(run: Run, question: str, name: str, given: Mapping, where: str, report: Report) -> dict[str, Ball] | None:
     """The recorded region; None where the record alone cannot say it, which is then not checked."""
     try:
-        return region_of(run.plan.regions[name], given.get(name))
+        return region_of(
+            run.plan.smoothed[name]["region"] if question == "smoothed" else run.plan.regions[name], given.get(name)
+        )
     except Unknown as reason:
         report.unchecked.append(f"{where}: not checked: {reason}")
         return None

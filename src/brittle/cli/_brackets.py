@@ -23,7 +23,11 @@ def texts(run: "Run") -> list[dict[str, object]]:
 def values(run: "Run") -> list[dict[str, object]]:
     """One row of numbers per model and question, radii in the units of the inputs, for programs."""
     summary = run.summary()
-    told = {"radius": lambda row: _radius(run, row, summary), "accuracy": lambda row: _accuracy(run, row)}
+    told = {
+        "radius": lambda row: _radius(run, row, summary),
+        "accuracy": lambda row: _accuracy(run, row),
+        "smoothed": lambda row: _smoothed(run, row),
+    }
     return [told.get(str(row["question"]), lambda row: _probability(run, row))(row) for row in summary]
 
 
@@ -44,6 +48,13 @@ def _probability(run: "Run", row: Mapping) -> dict[str, object]:
 def _accuracy(run: "Run", row: Mapping) -> dict[str, object]:
     nothing = {} if row["certified"] else {"lower_guarantee": "none"}  # a vacuous 0 is nothing known
     return {**row, "unit": "accuracy", "at": None, **_guarantees(run, row), **nothing}
+
+
+def _smoothed(run: "Run", row: Mapping) -> dict[str, object]:
+    told = unit(run.plan.smoothed[row["name"]]["region"])
+    ends = {end: _finite(row[end], told.factor) for end in ("lower", "upper")}
+    nothing = {"at": None, "certified": None, "attacked": None}
+    return {**row, **ends, **nothing, "unit": f"{told.noun}, smoothed model", **_guarantees(run, row)}
 
 
 def _radius(run: "Run", row: Mapping, summary: Sequence[Mapping]) -> dict[str, object]:

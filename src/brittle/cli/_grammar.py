@@ -74,6 +74,16 @@ def laws(texts: Iterable[str], limits: Range) -> "dict[str, dict[str, Law]]":
     return {name: dict(_law(part, limits) for part in body.split(",")) for name, body in named}
 
 
+def smoothed(texts: Iterable[str], limits: Range) -> "dict[str, dict[str, Law]]":
+    """Laws that are put on top of the model, by name, each a law per leaf.
+
+    >>> smoothed(["smooth=gaussian:0.25"], (0.0, 1.0))
+    {'smooth': {'x': Gaussian(sigma=0.25, clip=None)}}
+    """
+    named = _named(texts, "--smoothed", "smooth=gaussian:0.25").items()
+    return {name: dict(_law(part, limits) for part in body.split(",")) for name, body in named}
+
+
 def _named(texts: Iterable[str], option: str, example: str) -> dict[str, str]:
     named: dict[str, str] = {}
     for text in texts:

@@ -35,6 +35,13 @@ def audit(
         list[str] | None,
         typer.Option(metavar="NAME=LAW", help="What moves at random: rain=gaussian:0.1, box=ball:8/255:inf; repeat."),
     ] = None,
+    smoothed: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=LAW",
+            help="Radius of another model, this one with noise on top: smooth=gaussian:0.25; repeat.",
+        ),
+    ] = None,
     low: LowOption = None,
     high: HighOption = None,
     effort: Annotated[Literal["quick", "standard", "thorough"], typer.Option(help="Which methods run.")] = "standard",
@@ -53,15 +60,16 @@ def audit(
 ) -> None:
     """Ask every question of every model and keep the evidence: records, witnesses, proofs, report.html.
 
-    Without --region and --noise the distance to the nearest failure is asked for in l2 and l-infinity. A leaf after @ is x
+    Without --region, --noise and --smoothed the distance to the nearest failure is asked for in l2 and l-infinity. A leaf after @ is x
     (the input), x.NAME (a keyword input), a parameter by its own name or a pattern ('*.weight'); :element or :rms behind a radius makes it relative to the weights,
     :shared makes the change one common to all examples (accuracy certified and attacked instead of radii);
     commas join leaves that move together: joint=inf:0.03,inf:0.002@fc1.weight, all='inf:0.01,inf:0.02:rms@*.weight'. Noise is
     gaussian:SIGMA, ball:RADIUS:P, sphere:RADIUS:P, cube:RADIUS, l1ball:RADIUS or replace:K (K coordinates get new values); with :clipped it is cut off
-    at --low and --high.
+    at --low and --high. --smoothed takes gaussian, laplace, cube and replace, and certifies by votes the model with that noise on top, never the given one.
     Run the same command again to go on where it was interrupted. The last line printed is the run folder.
     """
     from brittle.cli._grammar import laws, regions, valid_range
+    from brittle.cli._grammar import smoothed as on_top
     from brittle.cli._inputs import load, named_models
 
     if demo:
@@ -75,14 +83,14 @@ def audit(
     if not data or not (model or models):
         raise InputError("audit", "MODEL DATA, or --demo", _given(model or models, data), "see brittle audit --help")
     limits = valid_range(low, high)
-    balls = regions(region or ([] if noise else DISTANCES), limits)
+    balls = regions(region or ([] if noise or smoothed else DISTANCES), limits)
     noises = laws(noise or (), limits)
     given = load(named_models(models or [f"model={model}"]), data, limit, factory, trust_pickle)
     import brittle as bt
 
     run = bt.audit(
         given.models, given.data.x, given.data.labels, balls, noises, out or Path("runs/audit"), effort, seed,
-        level=level, chunk=chunk, workers=workers, executor=executor or ("processes" if workers > 1 else "local"),
+        smoothed=on_top(smoothed or (), limits), level=level, chunk=chunk, workers=workers, executor=executor or ("processes" if workers > 1 else "local"),
         sources={**given.sources, "command": shlex.join(["brittle", *(context.obj or ["audit"])])},
     )  # fmt: skip
     _print(run)

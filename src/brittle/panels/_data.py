@@ -73,6 +73,11 @@ def laws(run) -> dict[str, Mapping]:
     return _answered(run, run.plan.laws, "probability")
 
 
+def smoothings(run) -> dict[str, Mapping]:
+    """Name of a smoothed model -> its laws, region, draws and level; only those with answers."""
+    return _answered(run, run.plan.smoothed, "smoothed")
+
+
 def answers(run, model: str, question: str, name: str) -> Answers:
     """One model's answers; empty when there are none."""
     import polars as pl

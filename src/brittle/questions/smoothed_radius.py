@@ -23,6 +23,14 @@ from brittle.stats import binomial_lower, binomial_upper
 
 DRAWS = {"quick": 1_000, "standard": 10_000, "thorough": 100_000}  # Cohen et al. use 100 and 100,000
 SELECTION = 100
+FIGURES = (
+    "votes of the label",
+    "votes of a rival",
+    "draws",
+    "selected votes of the label",
+    "selected votes of a rival",
+    "rivals",
+)
 QUANTITY = "radius of the smoothed model"
 
 
@@ -65,7 +73,7 @@ def smoothed_radius(
     ends       "both", "lower" or "upper"
     selection  draws that choose the rival and the way of bounding, apart from all others
     Status: "misclassified" where the smoothed model gives another class with confidence (bracket [0, 0]), "abstained: ..." where the draws do not show that the label leads, "ok".
-    ``diagnostics``: votes of the label and of the strongest rival, and draws (N,). No upper end is sought for p = 0.
+    ``diagnostics``: votes of the label and of the strongest rival, draws, the same of the selection, and the number of rivals (N,). No upper end is sought for p = 0.
     Errors: InputError for a law or ball without a certificate, a leaf that moves and has no noise, draws or selection below 1.
     Reference: Cohen, Rosenfeld and Kolter, ICML 2019, arXiv 1902.02918; Teng, Lee and Yuan 2020; Yang et al., ICML 2020, arXiv 2002.08118;
     Levine and Feizi, AAAI 2020, arXiv 1911.09272 (theorems proved again here, papers from memory).
@@ -91,14 +99,14 @@ def smoothed_radius(
     reach, question, count = reach_of(problem, laws), moving(problem, laws), len(problem)
     tail = (1 - level) / (2 if ends == "both" else 1)
     clipped, lower, upper = dict.fromkeys(laws, 0.0), torch.zeros(count).double(), torch.full((count,), inf).double()
-    status, found, figures = ["ok"] * count, [], torch.zeros(3, count, dtype=torch.float64)
+    status, found, figures = ["ok"] * count, [], torch.zeros(6, count, dtype=torch.float64)
     with meter.measure() as passes, torch.no_grad():
         for i in range(count):
             chosen = count_votes(question, i, laws, seed, "selection", selection, clipped)
             votes = count_votes(question, i, laws, seed, "estimation", draws, clipped)
-            figures[:, i] = torch.tensor([votes.label, int(votes.others.max()), draws], dtype=torch.float64)
+            figures[:, i] = torch.tensor(told(chosen, votes), dtype=torch.float64)
             if ends != "upper":
-                lower[i] = _lower(reach, chosen, votes, tail)
+                lower[i] = lower_end(reach, chosen, votes, tail)
                 status[i] = "ok" if lower[i] > 0 else "abstained: the draws do not show that the label leads"
             if ends != "lower":
                 wrong, points = votes.rejects(chosen.rival, tail / 2), None
@@ -126,11 +134,17 @@ def smoothed_radius(
         cost=Cost(passes.forward / count, passes.backward / count, passes.seconds),
         doubts=doubts_of(torch.zeros(count), {k: v / (count * (draws + selection)) for k, v in clipped.items()}, laws),
         level=level,
-        diagnostics={"votes of the label": figures[0], "votes of a rival": figures[1], "draws": figures[2]},
+        diagnostics=dict(zip(FIGURES, figures, strict=True)),
     )
 
 
-def _lower(reach: Reach, chosen: Votes, votes: Votes, tail: float) -> float:
+def told(chosen: Votes, votes: Votes) -> list[float]:
+    """What a lower end is computed from, in the order of ``FIGURES``; the strongest rival stands for all."""
+    most = lambda those: float(those.others.max())
+    return [votes.label, most(votes), votes.draws, chosen.label, most(chosen), len(votes.others)]
+
+
+def lower_end(reach: Reach, chosen: Votes, votes: Votes, tail: float) -> float:
     """The way of bounding is chosen by what the draws of the selection promise, before the others are looked at."""
     promised = [limits(chosen.like(votes.draws), tail, apart) for apart in (False, True)]
     apart = bool(reach.scale(*promised[1]) > reach.scale(*promised[0]))
