@@ -261,7 +261,10 @@ def _batch_norm_absolute(a: Mapping, offset: bool) -> Tensor:
 
 
 def _linear_pullback(node: Node, a: Mapping, rows: Tensor) -> Tensor:
-    return rows @ a["weight"]
+    if rows.requires_grad or int(rows[:1].count_nonzero()) > 1 or bool((rows.count_nonzero(-1) > 1).any()):
+        return rows @ a["weight"]
+    unit = rows.abs().argmax(-1, keepdim=True)  # single units: rows of the weight, as they are
+    return rows.gather(-1, unit) * a["weight"][unit[..., 0]]
 
 
 WRITTEN_OUT = (
@@ -322,7 +325,7 @@ AFFINE: dict[str, Affine] = {
     "adaptive_avg_pool1d": _pool,
     "adaptive_avg_pool2d": _pool,
     "adaptive_avg_pool3d": _pool,
-    "reshape": Affine(),
+    "reshape": Affine(pullback=lambda node, a, rows: rows.reshape(a["input"].shape)),
     "permute": Affine(axes=("dims",)),
     "transpose": Affine(axes=("dim0", "dim1")),
     "slice": Affine(axes=("dim",)),

@@ -143,10 +143,10 @@ def _climbed(
 
 def _stored(state: State, node: Node) -> Planes:
     """The planes of least area, their lower slopes rounded to what a proof keeps of them."""
-    slope = planes(state, node).lower_slope
-    bends = backward.bent(state, node)
-    thin = ((slope * LEVELS).round() / LEVELS).clamp(steepness(node), 1)
-    return planes(state, node, lower_slope=torch.where(bends, thin, slope))
+    best, bends = planes(state, node), backward.bent(state, node)
+    thin = ((best.lower_slope * LEVELS).round() / LEVELS).clamp(steepness(node), 1)
+    slope = torch.where(bends, thin, best.lower_slope)
+    return planes(state, node, lower_slope=slope, upper_slope=best.upper_slope)
 
 
 def _tighten(
