@@ -167,6 +167,41 @@ def test_wild_slopes_may_lose_a_proof_and_never_make_a_false_one(case):
         assert (np.min(values, 0) >= own).all()
 
 
+def hinge() -> tuple[Model, dict[str, Moving], np.ndarray, np.ndarray]:
+    """Rows ``1 - relu(2 y) / 10`` and ``1 - 10 relu(2 x)`` on the box of radius 1 / 2: .9, and -9 at its worst."""
+    module = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 3)).double()
+    with torch.no_grad():
+        module[0].weight.copy_(2 * torch.eye(2))
+        module[0].bias.zero_()
+        module[2].weight.copy_(torch.tensor([[0.0, 0.0], [0.0, 0.1], [10.0, 0.0]]))
+        module[2].bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
+    asked = Problem(module, torch.zeros(1, 2).double(), torch.tensor([0]), Ball(p=inf, radius=0.5))
+    coefficients, offsets = (v[:, 0].numpy() for v in matrix(asked.spec, asked.labels, 3))
+    return Model(graph_of(asked)), moving(asked, 0), coefficients, offsets
+
+
+@pytest.mark.parametrize("slope", [1e307, 1e308, -1e308, 1.7e308])
+def test_a_row_that_overflows_is_not_passed_over(slope: float) -> None:
+    """Not a number sorts last: it must not leave the other row as the least one."""
+    model, leaves, coefficients, offsets = hinge()
+    proof = {f"relu.{side}_slope": np.array([slope, 0.5]) for side in ("lower", "upper")}
+    below = rows_below(model, leaves, {}, proof, coefficients, offsets)
+    assert not np.isnan(below).any() and np.sort(below)[0] <= -9
+
+
+def test_a_leaf_that_overflows_is_not_passed_over() -> None:
+    model, leaves, coefficients, offsets = hinge()
+    for size in (0.0, 1e307, 1.7e308):
+        tree = {
+            "tree.rows": np.array([2, 2]),
+            "tree.units": np.array([[-1], [1]]),
+            "tree.multipliers": np.array([[0.0], [size]]),
+            "tree.last": np.zeros(2),
+            "tree.slopes": np.zeros((2, 2), dtype=np.uint8),
+        }
+        assert rows_below(model, leaves, {}, tree, coefficients, offsets)[1] <= -9
+
+
 def test_one_unit_is_exact_where_the_slack_is_zero():
     """relu(x) - 1 at x = 3: the distance is 2. A ball a thousandth larger is not provable, by any slope."""
     problem, model, coefficients, offsets = pieces(CASES[1], Ball(p=2, radius=2.0))

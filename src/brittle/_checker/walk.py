@@ -174,6 +174,7 @@ def forward(model: Model, inputs: Mapping[str, Array]) -> Array:
     return values[model.graph.output]
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def rows_below(
     model: Model,
     leaves: Mapping[str, Moving],
@@ -496,7 +497,9 @@ class _Walk:
             for source, piece in back:
                 pending[source] = pending[source] + piece if source in pending else piece
                 total = total - EPSILON * (np.abs(pending[source]) @ self.largest(source))
-        return below(total - gamma(steps) * size - FLOOR)
+        found = below(total - gamma(steps) * size - FLOOR)
+        # what overflowed proves nothing, and no sort or minimum passes over it
+        return np.where(np.isfinite(found), found, -np.inf)
 
     def _through(self, node: Node, rows: Array, last: bool) -> tuple[Array, Array, list[tuple[str, Array]]]:
         """(constant, what rounding and moving parameters may cost, rows on the sources) of rows pulled through one node."""
