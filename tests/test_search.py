@@ -46,3 +46,19 @@ def test_the_root_is_found_from_below_in_few_evaluations(kind: str, upper: float
             found
         )
         assert len(turns) <= most + 4 * (upper > 10), turns
+
+
+@pytest.mark.parametrize(("root", "expected"), [(0.9, 0.5 * 2**0.125), (0.52, 0.5)])
+def test_a_coarse_search_tries_rounds_of_cuts_once(root: float, expected: float) -> None:
+    """From what crown left, and only where the other end is known: one step an eighth of the way up, kept if it holds."""
+    problem = bt.Problem(torch.nn.Linear(2, 2), torch.zeros(3, 2), torch.zeros(3).long(), bt.Ball(p=2, radius=1.0))
+    turns = []
+
+    def bound(part: bt.Problem, rounds: int = 1) -> Certificate:
+        turns.append(len(part))
+        return Certificate(root - part.scale[:, None], "made up", {}, ())
+
+    half = torch.full((3,), 0.5, dtype=torch.float64)
+    search = Search(problem, 2 * half, 2 * half, Evidence.none(3), [""] * 3)
+    assert torch.allclose(search.decide(bound, half, 0.05), torch.full_like(half, expected)) and turns == [3]
+    assert bool((search.decide(bound, half, 0.01) > root * 0.98).all()) and len(turns) > 2

@@ -44,6 +44,7 @@ def alpha_crown(
     cut. The row is positive once its bound behind a cut is: nothing is left where it could fail.
 
     Measured on 4 and 20 examples, median attacked / certified in l-inf: a 784-200-200-10 network 1.63 by crown, 1.61 by slopes alone, 1.43 by one cut, 1.28 by four; a digits network 1.10, 1.10, 1.01, 1.003.
+    One cut alone, ``partial(alpha_crown, steps=1, rounds=1)`` after ``crown`` in ``bt.radius(effort="quick")``: 1.49 on that network in 55 ms of processor an example, where crown at 15 ms says 1.57.
     Slopes of the intermediate bounds, each row its own, gained .01 at five times the time and are not offered: the relaxation itself is the limit, not its slopes.
 
     Guarantee: sound for the real-arithmetic function of the stored weights; the search for slopes and multipliers runs in float32, what is proved by them is evaluated in float64

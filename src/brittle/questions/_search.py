@@ -17,7 +17,10 @@ from brittle.spec import margin
 ROUNDS = 40  # evaluations of one bound at most: reached only where it is erratic
 MODELLED = 6  # evaluations after which halves take over from the power law, three times what it needs (measured)
 TREES = 12  # scales that a search by signs tries: each that stays undecided costs a whole tree
+OPEN = 0.97  # of the upper end: where trees stay undecided below it the bracket will not close, and five times the tolerance will do
 STRIDE = 6  # steps down from the upper end grow by this factor, until halves are longer: trees that do not close are mostly given up early (folklore)
+COARSE = 0.05  # a search no finer than this tries rounds of cuts once
+SHARE = 0.125  # where, on the logarithm of the bracket: one cut held there on all of 50 digits on an MLP (measured)
 
 
 class Search:
@@ -92,11 +95,19 @@ class Search:
         its upper end in growing steps first.
         """
         low, high = lower.clone(), torch.minimum(self.upper, self.reach)
-        first = 0.9 * tolerance if closes(bound) else 0.5
+        first, once = 0.9 * tolerance if closes(bound) else 0.5, tolerance >= COARSE and not closes(bound)
+        if once:
+            trial = torch.where((low > 0) & self.upper.isfinite(), low * (high / low) ** SHARE, 0.0)
+            at = ((self.clean > 0) & (trial > low) & (high - low > tolerance * high)).nonzero()[:, 0]
+            good = self.evaluate(bound, at, trial[at]) > 0 if len(at) else at > 0
+            low[at[good]] = trial[at[good]]
+            high[at] = low[at]
         step = first
         trial = torch.where(high.isfinite(), torch.maximum((low + high) / 2, high * (1 - step)), (2 * low).clamp_min(1))
         for _ in range(TREES):
-            at = ((self.clean > 0) & (trial > low) & (high - low > tolerance * high)).nonzero()[:, 0]
+            coarse = closes(bound) & (high < OPEN * self.upper) & self.upper.isfinite()
+            enough = torch.where(coarse, 5 * tolerance, tolerance) * high
+            at = ((self.clean > 0) & (trial > low) & (high - low > enough)).nonzero()[:, 0]
             if not len(at):
                 break
             good = self.evaluate(bound, at, trial[at]) > 0
