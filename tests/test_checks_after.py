@@ -39,7 +39,7 @@ def plane() -> tuple[bt.Problem, Bracket]:
         module.bias.copy_(torch.tensor([0.0, 0.0, -9.0]))
     x = torch.outer(torch.linspace(0.3, 2.5, 12), torch.tensor([0.6, -0.8, 0.0, 0.0]))
     problem = bt.Problem(module, x, torch.zeros(12).long(), L2)
-    return problem, bt.radius(problem, effort="quick")
+    return problem, bt.radius(problem, effort="quick", ends="upper")
 
 
 def weakened(bracket: Bracket, factor: float = 3.0) -> Bracket:
@@ -122,6 +122,15 @@ def test_an_attack_inside_a_certified_ball_stops_everything():
         bt.BracketError
     ):  # S10, S11: a witness and a proof that contradict each other never form a bracket
         replace(bracket, lower=1.001 * bracket.upper)
+
+
+def test_a_few_radii_that_are_somewhat_long_are_a_warning():
+    problem, bracket = plane()
+    factor = torch.tensor([3.0] * 2 + [1.0] * 10)
+    one = replace(weakened(free(bracket)), upper=factor * bracket.upper)
+    some = lambda part: {"square": rivals(part)["square"]}
+    grade = lambda rows: other_attacks(problem.take(rows), one.take(rows), rivals=some).consequence
+    assert grade(torch.arange(8)) == "warn" and grade(torch.arange(6)) == "invalid"
 
 
 def test_other_attacks_cost_at_most_a_share_of_the_answer():
@@ -380,3 +389,24 @@ PITFALLS = (
 def test_every_pitfall_is_in_the_zoo_and_flagged():
     flagged = {case.name: set(case.expected.values()) - {"none"} for case in broken.BROKEN}
     assert all(flagged.get(name) for name in PITFALLS)
+
+
+@pytest.mark.parametrize(
+    "make, flags",
+    [
+        (broken.zero_gradient, {"other_attacks": "invalid", "noise_against_attack": "invalid"}),
+        (broken.dropout_left_on, {"replay": "invalid"}),
+        (broken.healthy, {}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_a_broken_model_does_to_its_radii_is_seen_afterwards(make, flags):
+    module, x, labels = make()
+    problem = bt.Problem(module, x[:6], labels[:6], L2)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        findings = after(problem, free(bt.radius(problem, effort="quick", ends="upper")))
+    assert not [f.note for f in findings if "could not run" in f.title]
+    assert {f.name: f.consequence for f in findings if f.name in flags} == flags
+    if not flags:
+        assert {f.name for f in findings if f.consequence in ("warn", "invalid", "stop")} <= {"sample_size"}

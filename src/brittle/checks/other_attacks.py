@@ -22,7 +22,8 @@ MOST = 8  # survivors that are attacked again
 PRICE = 900  # passes of all rivals on one example, rounded up
 SHARE = 0.15  # of the passes that the answer has cost, at most; with the 0.05 of unfinished a fifth
 SLACK = 1e-6
-SHOWS = {  # what a rival's success is a sign of, its grade for any example, and for more than one
+MANY = 0.25  # share of the tested survivors, up to which radii that are 5 % too long are a warning whatever shortens them (folklore)
+SHOWS = {  # what a rival's success is a sign of, its grade for one example, and for more than one
     "single step": ("S1: a single step beats the iterations", "invalid", "invalid"),
     "half the region": ("S2: a search in a smaller region finds more", "invalid", "invalid"),
     "twice the steps": ("A3: the attack has not converged", "warn", "warn"),
@@ -63,7 +64,7 @@ def other_attacks(
         broken[name] = size <= part.scale * (1 + SLACK)
         nearest = torch.where(broken[name], torch.minimum(nearest, size), nearest)
     inside = at[_refuted(problem, bracket, at, nearest)]
-    return _verdict(broken, at, inside)
+    return _verdict(broken, at, inside, MANY if bracket.quantity == "radius" else 0.0)
 
 
 def _refuted(problem: Problem, bracket: Bracket, at: Tensor, nearest: Tensor) -> Tensor:
@@ -74,7 +75,7 @@ def _refuted(problem: Problem, bracket: Bracket, at: Tensor, nearest: Tensor) ->
     return nearest < lower * (1 - SLACK)
 
 
-def _verdict(broken: Mapping[str, Tensor], at: Tensor, inside: Tensor) -> Finding:
+def _verdict(broken: Mapping[str, Tensor], at: Tensor, inside: Tensor, many: float) -> Finding:
     starts = [hits for name, hits in broken.items() if name.startswith("random start")]
     more = chao(torch.stack(starts)) if starts else 0.0
     missed = f"; starts that nobody tried would break about {more:.0f} more" if more >= 0.5 else ""
@@ -96,7 +97,8 @@ def _verdict(broken: Mapping[str, Tensor], at: Tensor, inside: Tensor) -> Findin
         note = f"{len(broken)} other attacks break none of {len(at)} survivors 5 % closer than the witnesses{missed}."
         return passed("other_attacks", TITLE, note, value=value, threshold="0")
     shown = {name: _shown(name) for name in found}
-    grade = max((shown[name][1 + (found[name] > 1)] for name in found), key=ORDER.index)
+    graded = ("warn" if hits <= many * len(at) else shown[name][1 + (hits > 1)] for name, hits in found.items())
+    grade = max(graded, key=ORDER.index)
     signs = list(dict.fromkeys(sign for sign, *_ in shown.values()))
     return failed(
         "other_attacks",
