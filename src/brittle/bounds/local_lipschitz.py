@@ -48,8 +48,13 @@ def local_lipschitz(problem: Problem, *, form: str = "interval", intermediate: s
     intermediate  where the intervals of the units come from: "ibp" or "crown", which costs a crown evaluation and is much tighter
 
     Guarantee: sound for the real-arithmetic function of the stored weights. Exact on affine networks for every p, with and without a range.
-    Not stored as a proof: ``brittle verify`` says so. ``crown`` is tighter on most networks (it bounds the function, not its slope);
-    ``bt.margin(problem, bounds=["local_lipschitz"])`` runs it, ``functools.partial`` binds options.
+    Not stored as a proof: ``brittle verify`` says so. ``bt.margin(problem, bounds=["local_lipschitz"])`` runs it, ``functools.partial``
+    binds options. It lies between ``ibp`` and ``crown``, at the price of ``ibp``; no question runs it by itself, because ``crown`` bounds the
+    function and not its slope. Measured, median attacked / certified radius, 10 examples inside [0, 1], with the ``ibp`` | ``crown`` intervals:
+
+        784-200-200-10 on MNIST, l2      ibp 164   this 11.4 | 3.2, joint 1.88   crown 1.63   (12, 12 | 145, 1,400, 122 ms an example)
+        784-200-200-10 on MNIST, l-inf   ibp 10.0  this 5.7 | 3.6                crown 1.63
+        64-50-10 on digits, l2           ibp 12.8  this 1.59 | 1.23, joint 1.10  crown 1.05
 
     Errors: InputError for other options; :class:`NotCertified` for moving parameters, products of two moving values, functions without a
     steepest slope, and what ``ibp`` refuses.
