@@ -185,7 +185,7 @@ def test_leaves_behind_cuts_are_proved_again(p: float, monkeypatch: pytest.Monke
     """The first tree made so small that every row needs cuts, and leaves behind them."""
     monkeypatch.setattr("brittle.bounds.branch_and_bound.SMALL", 1)
     asked = problem(p, {1: 2.2, 2: 1.1, inf: 0.6}[p])
-    certificate = branch_and_bound(asked, rounds=1)
+    certificate = branch_and_bound(asked, rounds=1, steps=12)
     proof, rows = dict(certificate.proof), certificate.rows
     i = int((proof["tree.rows"] > 0).sum(1).argmax())
     row = int(proof["tree.rows"][i, 0]) - 1

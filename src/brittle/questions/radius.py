@@ -72,9 +72,13 @@ def radius(
         right = (upper > 0).nonzero()[:, 0]
         if ends != "upper" and len(right):
             candidates = chosen("bounds", bounds, problem, effort, "margin")
-            if bounds is None:  # those that refine what others leave open come last, and of them the trees
-                candidates.sort(key=lambda entry: refines(entry[1]) + closes(entry[1]))
-            part, evidence, reasons, met = _certify(problem.take(right), candidates, upper[right], TOLERANCE[effort])
+            if (
+                bounds is None
+            ):  # those that refine what others leave open come last, trees before cuts alone, which trees start from
+                candidates.sort(key=lambda entry: 2 * refines(entry[1]) - closes(entry[1]))
+            part, evidence, reasons, met = _certify(
+                problem.take(right), candidates, upper[right], TOLERANCE[effort], bounds is None
+            )
             if met is not None and methods:
                 known = met.found.nonzero()[:, 0]
                 again = lambda _: met.take(known)
@@ -113,11 +117,13 @@ def _smaller(new: Witness, best: Witness) -> Tensor:
 
 
 def _certify(
-    problem: Problem, bounds: Methods, upper: Tensor, tolerance: float
+    problem: Problem, bounds: Methods, upper: Tensor, tolerance: float, sparing: bool = False
 ) -> tuple[Tensor, Evidence, list[str], Witness | None]:
     """The largest certified scale, the proofs at it, per example why nothing could be certified, and witnesses that a bound came across.
 
     Every bound searches inside the bracket that the ones before it left, so a weaker bound costs one evaluation.
+
+    sparing  leave out bounds by cuts alone after trees, which grow behind the same cuts
     """
     count = len(problem)
     evidence, reasons = (
@@ -127,8 +133,10 @@ def _certify(
     clean = problem.double().margin().to(torch.float64).cpu()
     search = Search(problem, clean, upper, evidence, reasons)
     counting = len(problem.region) == 1 and next(iter(problem.region.values())).p == 0
-    lower = torch.zeros_like(clean)
+    lower, grown = torch.zeros_like(clean), False
     for _, bound in bounds:
+        if sparing and grown and refines(bound):
+            continue
         try:
             find = (
                 search.count
@@ -136,6 +144,7 @@ def _certify(
                 else partial(search.decide if refines(bound) else search.scale, tolerance=tolerance)
             )
             lower = find(bound, lower)
+            grown = grown or (closes(bound) and not counting)
         except NotCertified as reason:
             search.explain(str(reason))
     said = [r if low == 0 else "" for r, low in zip(reasons, lower.tolist(), strict=True)]
