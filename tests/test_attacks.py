@@ -404,4 +404,4 @@ def test_costs_are_counted() -> None:
     with meter.measure() as passes:
         run("apgd", problem, steps=5, restarts=1)
     assert passes.backward == 5 * len(problem)
-    assert passes.forward == (5 + 1 + 4) * len(problem)
+    assert passes.forward == (5 + 1 + 3) * len(problem)  # the last point in both types; the clean margin

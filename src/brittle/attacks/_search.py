@@ -62,15 +62,19 @@ class Tracker:
     def see(self, point: Point, rows: Tensor, where: Tensor | None = None) -> Tensor:
         """Record one query; returns the margins. ``where`` (N,) leaves the other examples alone."""
         margins = margin(rows, self.problem.spec.rank)
-        value = margins.to(torch.float64)
+        self.record(point, margins, where)
+        return margins
+
+    def record(self, point: Point, margins: Tensor, where: Tensor | None = None) -> None:
+        """Record a query of known margins (N,)."""
+        value, finite = margins.to(torch.float64), margins.isfinite()
         if self.answers == "radius":
             value = torch.where(margins <= 0, sizes(self.problem, point).to(torch.float64), inf)
-        better = (value < self.value) & margins.isfinite()
+        better = (value < self.value) & finite
         better = better if where is None else better & where
-        self.broken |= ~margins.isfinite()
+        self.broken |= ~finite
         self.value = torch.where(better, value, self.value)
         self.point = replaced(better, point, self.point)
-        return margins
 
     def join(self, other: "Tracker") -> None:
         """Take over what another tracker of the same examples has seen better."""
@@ -116,7 +120,7 @@ def _replaced(at: Tensor, mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
     if new.shape != old.shape or new.dtype != old.dtype or at.device != old.device:
         return torch.where(norms.spread(mask, old), new, old)
     if len(at) == len(old):
-        return new
+        return new.clone(memory_format=torch.contiguous_format)  # searches may write to their iterates
     return old.clone(memory_format=torch.contiguous_format).index_copy_(0, at, new.index_select(0, at))
 
 
@@ -158,10 +162,15 @@ def random_direction(problem: Problem, seed: int, *path: int | str) -> dict[str,
 def margin_witness(problem: Problem, tracker: Tracker, method: str) -> Witness:
     """Settle and re-measure the point of smallest margin; the clean point where that came out no better."""
     witness = problem.witness(problem.settle(tracker.point), method)
-    clean = problem.witness(problem.centre, method)
-    better = witness.margin <= clean.margin
-    witness = _either(better, witness, clean)
-    return _say(witness, clean, tracker)
+    own = problem.margin(problem.centre).double().cpu()
+    wrong = torch.zeros(len(problem), dtype=torch.bool)
+    asked = (~(witness.margin <= own) | (own <= 0)).nonzero()[:, 0]  # elsewhere the clean point says nothing
+    if len(asked):
+        part, kept = problem.take(asked), witness.take(asked)
+        clean = part.witness(part.centre, method)
+        witness = _spread_over(witness, asked, _either(kept.margin <= clean.margin, kept, clean))
+        wrong[asked] = clean.found
+    return _marked(witness, wrong, tracker)
 
 
 def radius_witness(problem: Problem, tracker: Tracker, method: str, steps: int = 10) -> Witness:
@@ -250,8 +259,10 @@ def _spread_over(base: Witness, at: Tensor, part: Witness) -> Witness:
 def _say(witness: Witness, clean: Witness, tracker: Tracker) -> Witness:
     """Misclassified examples keep the clean point; an example whose search broke down and found nothing says so."""
     wrong = clean.found
-    if bool(wrong.any()) and tracker.answers == "radius":
-        witness = _either(~wrong, witness, clean)
+    return _marked(_either(~wrong, witness, clean) if bool(wrong.any()) else witness, wrong, tracker)
+
+
+def _marked(witness: Witness, wrong: Tensor, tracker: Tracker) -> Witness:
     broken = tracker.broken.cpu() & ~witness.found
     status = tuple(
         "misclassified" if w else "nan" if b else s

@@ -1,4 +1,4 @@
-"""Primal-dual proximal descent: every coordinate moves first, then a rising price of distance prunes them. For l1."""
+"""Primal-dual proximal descent: every coordinate moves first, then a rising price of distance prunes them. For l1 and l2."""
 
 from math import inf
 
@@ -17,9 +17,9 @@ from brittle.results import Witness
 ABOUT = About(
     promise="a point at which the property fails; the nearest one may be nearer",
     reference="primal-dual proximal descent: Matyasko and Chau (PDPGD), arXiv 2106.01538; metric: Kingma and Ba (Adam), ICLR 2015",
-    norms=(1,),
+    norms=(1, 2),
     answers="radius",
-    cost="steps + 12 forward and backward, and 19 forward",
+    cost="steps + 16 forward and backward, and 19 forward (l1: steps + 12)",
     effort="standard",
 )
 
@@ -30,12 +30,12 @@ STEP = (
 )  # in widths of the range, geometric from first to last; from .3 to .02: 10 to 12 %, from .7 to .04: 15 %
 PRICE = -15.0  # logarithm of the first price of distance, in largest gradients; on 120 examples in 278 passes -14: 7.9 %, -15: 4.1 %
 RAISE = 90.0, 4.5  # change of that logarithm over all steps at the first and at the last pace, geometric between
-FOLLOW, POLISH = 6, 6  # steps along the boundary and of the last digits, from the best point
+LAST: dict[float, int] = {1: 6, 2: 8}  # steps along the boundary, and as many of the last digits, from the best point
 MOMENTUM, MEMORY = 0.5, 0.999  # of gradients and of their squares; a memory of .9 or .99: above 45 %
 
 
 def proximal(problem: Problem, *, seed: int = 0, start: Point | None = None, steps: int = 116) -> Witness:
-    """Search the point of smallest l1 scale at which the property fails.
+    """Search the point of smallest l1 or l2 scale at which the property fails.
 
     A saddle point of ``margin(z) + price * |z - c|_1`` is followed: z takes a gradient step of the margin and then the proximal step of the
     distance (a soft threshold), both in the diagonal metric H of root mean squared gradients; the price rises where z fails and falls
@@ -43,6 +43,9 @@ def proximal(problem: Problem, *, seed: int = 0, start: Point | None = None, ste
     larger threshold ``price / H``. The price begins at almost nothing, so z first runs deep into the failure with every coordinate, and
     is pruned from there: a nearest failure that moves few coordinates by much across a dead zone, where the gradient at the clean point
     says nothing, is met from the far side. For that H must remember coordinates that are back in the dead zone (``MEMORY``).
+
+    In l2 the price is that of ``|v|_2``, and its proximal step divides: ``v / (1 + price / (H |v|_2))`` with the length before the step,
+    coordinate by coordinate, so that those of small gradient shrink most.
 
     Guarantee: the witness violates the property where ``found``; every query counts, and the best one is shortened to the boundary.
     Nothing is drawn, ``seed`` changes nothing. With several leaves the sum of their scales is priced, and their largest is the size.
@@ -65,8 +68,9 @@ def proximal(problem: Problem, *, seed: int = 0, start: Point | None = None, ste
     tracker = Tracker.of(search, "radius")
     point = search.centre if start is None else {k: v.to(search.centre[k].dtype) for k, v in start.items()}
     prune(search, tracker, point, steps)
-    follow(search, tracker, tracker.point, None, FOLLOW)
-    polish(search, tracker, POLISH)
+    last = max(LAST.get(ball.p, LAST[1]) for ball in search.region.values())
+    follow(search, tracker, tracker.point, None, last)
+    polish(search, tracker, last)
     return radius_witness(problem, tracker, "proximal")
 
 
@@ -104,10 +108,15 @@ def _threshold(problem: Problem, leaf: str, value: Tensor, weight: Tensor) -> Te
     told = told.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)  # what may not move
     # scale = sum |change| / (unit radius): a change loses weight / (unit radius), so told in units it loses weight / (unit^2 radius)
     unit = ball.stretched(torch.ones_like(told)).clamp_min(1e-12)
-    told = told.sign() * (told.abs() - weight / (unit.square() * ball.radius)).clamp_min(0)
+    weight = weight / (unit.square() * ball.radius)
+    if ball.p == 2:  # scale = |change / unit|_2 / radius
+        length = norms.norm(ball.measured(change) if ball.section is not None else told, 2).clamp_min(1e-12)
+        told = told / (1 + weight / norms.spread(length, told))
+    else:
+        told = told.sign() * (told.abs() - weight).clamp_min(0)
     moved = ball.stretched(told) if ball.section is None else told
     if ball.section is not None:  # coordinates: of their present length, inside the range
-        return problem.project_leaf(leaf, centre + moved, ball.section.change(moved).flatten(1).abs().sum(1))
+        return problem.project_leaf(leaf, centre + moved, norms.norm(ball.section.change(moved), ball.p))
     low, high = ball.range(value)
     return torch.minimum(torch.maximum(centre + moved, low), high)
 

@@ -24,7 +24,7 @@ ABOUT = About(
     reference="joint descent in weights and inputs: Tsai et al., ICASSP 2021; universal changes: Moosavi-Dezfooli et al., CVPR 2017",
     norms=(1, 2, inf),
     answers="accuracy",
-    cost="steps x restarts forward and backward; where something else moves for each example also apgd; 4 forward at the end",
+    cost="steps x restarts forward and backward; where something else moves for each example also apgd; 3 to 5 forward at the end",
     effort="quick",
 )
 

@@ -19,7 +19,7 @@ ABOUT = About(
     reference="after Andriushchenko, Croce, Flammarion, Hein, Square attack, ECCV 2020; step size by Rechenberg's one-fifth rule",
     norms=EVERY_NORM,
     answers="margin",
-    cost="steps forward, 4 forward at the end, no backward",
+    cost="steps forward, 3 to 5 forward at the end, no backward",
     effort="standard",
 )
 
