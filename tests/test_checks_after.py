@@ -271,11 +271,11 @@ def test_the_smallest_radius_of_all_attacks_counts():  # S9
 
 
 def pixels(step: float) -> tuple[bt.Problem, Bracket]:
-    """Points at whole steps, at distances of 10.5 and of 10.01 steps from a plane across the first coordinate."""
+    """Points at whole steps, 10.2 steps from a plane across the first coordinate."""
     module = nn.Linear(8, 2)
     with torch.no_grad():
         module.weight.zero_()[0, 0] = 1.0
-        module.bias.copy_(torch.tensor([-99.5 * step, 0.0]))
+        module.bias.copy_(torch.tensor([-99.8 * step, 0.0]))
     x = (torch.arange(16).reshape(2, 8) + 110) * step
     x[:, 0] = 110 * step
     problem = bt.Problem(module, x, torch.zeros(2).long(), bt.Ball(p=2, radius=1.0, low=0, high=1))
@@ -285,7 +285,7 @@ def pixels(step: float) -> tuple[bt.Problem, Bracket]:
 def test_points_are_judged_again_on_the_grid_of_the_inputs():  # A14
     found = discrete_inputs(*pixels(1 / 255))
     assert found.columns["valid after rounding"] == [True, True] and "steps of 1/255" in found.note
-    assert found.columns["size"] == pytest.approx([11 / 255] * 2)  # 10.5 steps are none
+    assert found.columns["size"] == pytest.approx([11 / 255] * 2)  # 10.2 steps are none, and 10 are too few
     problem, bracket = pixels(1 / 255)
     between = bt.margin(problem.within(bt.Ball(p=2, radius=10.6 / 255, low=0, high=1)), effort="quick", ends="upper")
     assert bool(between.witness.found.all())  # and no grid point inside that region breaks the property
