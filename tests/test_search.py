@@ -62,3 +62,19 @@ def test_a_coarse_search_tries_rounds_of_cuts_once(root: float, expected: float)
     search = Search(problem, 2 * half, 2 * half, Evidence.none(3), [""] * 3)
     assert torch.allclose(search.decide(bound, half, 0.05), torch.full_like(half, expected)) and turns == [3]
     assert bool((search.decide(bound, half, 0.01) > root * 0.98).all()) and len(turns) > 2
+
+
+def test_a_coarse_search_above_an_earlier_bound_takes_one_step() -> None:
+    """To the middle of the bracket on a logarithm; without an attack there is no middle, and the search goes on."""
+    problem = bt.Problem(torch.nn.Linear(2, 2), torch.zeros(3, 2), torch.zeros(3).long(), bt.Ball(p=2, radius=1.0))
+    for upper, most, least in ((1.0, 1, 0.4), (inf, 9, 0.57)):
+        turns = []
+
+        def bound(part: bt.Problem, turns: list[int] = turns) -> Certificate:
+            turns.append(len(part))
+            return Certificate(0.6 - part.scale[:, None], "made up", {}, ())
+
+        low = torch.full((3,), 0.16, dtype=torch.float64)
+        clean = torch.full_like(low, 0.6)
+        found = Search(problem, clean, torch.full_like(low, upper), Evidence.none(3), [""] * 3).scale(bound, low, 0.05)
+        assert len(turns) <= most and bool((found >= least - 1e-12).all())
