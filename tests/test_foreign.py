@@ -1,5 +1,10 @@
 """Attacks of other libraries: tracked on every query, judged like ours, refused in plain words."""
 
+import importlib.util
+import os
+import sys
+import types
+import warnings
 from functools import partial
 from math import inf
 
@@ -10,6 +15,7 @@ from torch import nn
 
 import brittle as bt
 from brittle import meter
+from brittle.questions.foreign import _rewired
 from brittle.sources.digits import digits
 from brittle.sources.embedded import embedded
 
@@ -114,24 +120,145 @@ def test_bad_requests():
         bt.foreign(pgd)(question().within({"0.weight": bt.Ball(2, 0.1)}))
 
 
-def test_foolbox_torchattacks_and_art_answer_when_they_are_installed():
-    """Not in the suite's own environment: ``pip install --no-deps foolbox eagerpy torchattacks adversarial-robustness-toolbox``."""
-    problem = question(2.0, 1.0, 12)
-    ours = bt.radius(problem, ends="upper").upper
+def test_attacks_may_write_into_what_they_are_given_and_ask_in_float64():
+    def greedy(model, inputs, labels):
+        wide = inputs.double()
+        assert model(wide).dtype == torch.float32
+        inputs.requires_grad_(True)
+        slope = torch.autograd.grad(nn.functional.cross_entropy(model(inputs), labels), inputs)[0]
+        inputs.detach_()
+        labels.fill_(0)
+        return inputs.add_(slope.sign()).clamp_(0, 1)
+
+    problem = question(inf, 1.0)
+    before, labels = problem.x.clone(), problem.labels.clone()
+    assert bool(bt.foreign(greedy)(problem).found.any())
+    assert torch.equal(problem.x, before) and torch.equal(problem.labels, labels) and not problem.x.requires_grad
+
+
+class Part:
+    """An attack as libraries build them: out of others, each with its own reference to the model."""
+
+    def __init__(self, model, *parts):
+        self.model, self.parts, self.named, self.first = (
+            model,
+            list(parts),
+            dict(enumerate(parts)),
+            (parts or (None,))[0],
+        )
+
+
+def test_every_attack_that_an_attack_is_made_of_gets_the_model_in_question():
+    whole = Part("theirs", Part("theirs", Part("theirs")), Part("theirs"))
+    twin = _rewired(whole, Part, {"model": "ours"}, {})
+    reached = [twin, *twin.parts, *twin.named.values(), twin.first, twin.parts[0].first]
+    assert all(part.model == "ours" for part in reached) and twin.first is twin.parts[0] is twin.named[0]
+    assert [whole.model, whole.first.model, whole.first.first.model, whole.named[1].model] == ["theirs"] * 4
+
+
+# ---- the real libraries: not in the suite's own environment ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def peers(monkeypatch):
+    """``pip install --no-deps --target PEERS foolbox eagerpy torchattacks adversarial-robustness-toolbox adv-lib``, and PEERS_PATH=PEERS."""
+    for folder in os.environ.get("PEERS_PATH", "").split(os.pathsep):
+        monkeypatch.syspath_prepend(folder) if folder else None
+    names = ("torchvision", "torchvision.models", "torchvision.transforms", "visdom")  # imported, not used
+    for name in [n for n in names if importlib.util.find_spec(n.partition(".")[0]) is None]:
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what other libraries say about their own imports
+        yield
+
+
+def attacked(attack, p, answers="radius"):
+    """The witness, its passes, and our own radii of the same question."""
+    problem = question(p, 1.0 if answers == "radius" else 0.1, 8)
+    before = problem.x.clone()
+    with meter.measure() as passes:
+        witness = bt.foreign(attack, answers=answers)(problem)
+    assert torch.equal(before, problem.x) and passes.forward > 8
+    return witness, passes
+
+
+@pytest.mark.parametrize(
+    ("name", "p", "options"),
+    [
+        ("ddn", 2, {"steps": 40}),
+        ("fmn", inf, {"norm": inf, "steps": 40}),
+        ("fmn", 0, {"norm": 0, "steps": 40}),
+        ("alma", 2, {"distance": "l2", "num_steps": 40}),
+        ("sigma_zero", 0, {"num_steps": 40}),
+        ("vfga", 0, {"targeted": False}),
+    ],
+)
+def test_functions_of_adv_lib(peers, name, p, options):
+    attacks = pytest.importorskip("adv_lib.attacks")
+    witness, passes = attacked(partial(getattr(attacks, name), **options), p)
+    assert bool(witness.found.all()) and passes.backward > 8 and witness.method.endswith(name)
+    ours = bt.radius(question(p, 1.0, 8), ends="upper", effort="quick").upper
+    assert 0.9 < float((witness.size / ours).median()) < 2
+
+
+@pytest.mark.parametrize(
+    ("name", "p", "answers", "options"),
+    [
+        ("DDNAttack", 2, "radius", {"steps": 40}),
+        ("L1FMNAttack", 1, "radius", {"steps": 60}),
+        ("LinfDeepFoolAttack", inf, "radius", {"steps": 20}),
+        ("SaltAndPepperNoiseAttack", 0, "radius", {"steps": 20}),
+        ("LinfPGD", inf, "margin", {}),
+        ("FGSM", inf, "margin", {}),
+    ],
+)
+def test_attacks_of_foolbox(peers, name, p, answers, options):
     foolbox = pytest.importorskip("foolbox")
-    found = bt.radius(problem, ends="upper", attacks=[bt.foreign(foolbox.attacks.DDNAttack(steps=50))])
-    assert bool(found.witness.found.all()) and 0.99 < float((found.upper / ours).median()) < 1.05
-    box = question(inf, 0.1, 20)
-    fixed = [bt.foreign(foolbox.attacks.LinfPGD(), answers="margin")]
-    assert float(bt.accuracy(box, ends="upper", attacks=fixed).upper) < 0.8
+    witness, _ = attacked(getattr(foolbox.attacks, name)(**options), p, answers)
+    assert bool(witness.found.any())
+    with pytest.raises(bt.InputError, match="low=0, high=1"):
+        bt.foreign(foolbox.attacks.LinfPGD())(question().within(bt.Ball(2, 1.0)))
+
+
+@pytest.mark.parametrize(
+    ("name", "p", "answers", "options"),
+    [
+        ("PGD", inf, "margin", {"eps": 0.1, "steps": 10}),
+        ("APGDT", inf, "margin", {"eps": 0.1, "steps": 10}),
+        ("FGSM", inf, "margin", {"eps": 0.1}),
+        ("DeepFool", 2, "radius", {"steps": 20}),
+        ("MultiAttack", inf, "margin", {}),
+    ],
+)
+def test_attacks_of_torchattacks(peers, name, p, answers, options):
     torchattacks = pytest.importorskip("torchattacks")
-    fixed = [bt.foreign(torchattacks.PGD(problem.module, eps=0.1), answers="margin")]
-    assert float(bt.accuracy(box, ends="upper", attacks=fixed).upper) < 1
+    module, asked = question().module, []
+    module.register_forward_hook(lambda *_: asked.append(1))
+    if name == "MultiAttack":  # holds attacks with references of their own
+        attack = torchattacks.MultiAttack([torchattacks.PGD(module, eps=0.1), torchattacks.FGSM(module, eps=0.1)])
+    else:
+        attack = getattr(torchattacks, name)(module, **options)
+    asked.clear()
+    witness, passes = attacked(attack, p, answers)
+    assert bool(witness.found.any()) and passes.backward > 0
+    assert not asked  # the user's own model is not the one that was attacked
+
+
+@pytest.mark.parametrize(
+    ("name", "p", "answers", "options"),
+    [
+        ("ProjectedGradientDescent", inf, "margin", {"eps": 0.1, "max_iter": 10, "verbose": False}),
+        ("FastGradientMethod", inf, "margin", {"eps": 0.1}),
+        ("DeepFool", 2, "radius", {"max_iter": 20, "verbose": False}),
+        ("HopSkipJump", 2, "radius", {"max_iter": 2, "max_eval": 50, "init_eval": 10, "verbose": False}),
+    ],
+)
+def test_attacks_of_art(peers, name, p, answers, options):
     art = pytest.importorskip("art.attacks.evasion")
     from art.estimators.classification import PyTorchClassifier
 
-    estimator = PyTorchClassifier(problem.module, nn.CrossEntropyLoss(), (64,), 10, clip_values=(0, 1))
-    fixed = [bt.foreign(art.ProjectedGradientDescent(estimator, eps=0.1, verbose=False), answers="margin")]
-    assert float(bt.accuracy(box, ends="upper", attacks=fixed).upper) < 0.8
-    with pytest.raises(bt.InputError, match="low=0, high=1"):
-        bt.foreign(foolbox.attacks.LinfPGD())(problem.within(bt.Ball(2, 1.0)))
+    estimator = PyTorchClassifier(question().module, nn.CrossEntropyLoss(), (64,), 10, clip_values=(0, 1))
+    attack = getattr(art, name)(estimator, **options)
+    witness, passes = attacked(attack, p, answers)
+    assert bool(witness.found.any()) and attack.estimator is estimator
+    assert (passes.backward > 0) != (name == "HopSkipJump")  # steps of attacks inside the attack are counted too

@@ -63,7 +63,7 @@ def foreign(attack: Any, *, answers: str = "radius", library: str | None = None,
     made representable and feasible, and judged in its own dtype and in float64 like every witness. Passes are counted where they happen.
 
     attack   a callable ``(model, inputs, labels) -> inputs`` (functions of adv-lib are such); an attack object of Foolbox, torchattacks
-             or ART, whose model or estimator is replaced by the one in question
+             or ART, whose model or estimator (and that of every attack it is made of) is replaced by the one in question, in a copy
     answers  ``"radius"``: the nearest failing point, for ``bt.radius``. ``"margin"``: the smallest margin inside the region, for ``bt.margin``
              and ``bt.accuracy``. What is returned outside is projected
     library  ``"foolbox"``, ``"torchattacks"``, ``"art"`` or ``"callable"``; read off the object by default
@@ -125,6 +125,7 @@ class _Watched(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         problem = self._problem
+        x = x.to(problem.inputs["x"].dtype)  # libraries on NumPy arrays ask in float64
         logits = read_logits(problem.network.run(lambda: self.module(x)))
         meter.count(forward=len(x))
         if logits.requires_grad:
@@ -140,6 +141,17 @@ class _Watched(nn.Module):
         if self._tracker.answers == "margin":
             allowed &= sizes(problem, point).to(torch.float64) <= problem.scale.to(x.device) * ROUNDED
         self._tracker.see(point, rows, allowed)
+
+
+class _Shaped(nn.Module):
+    """A model of inputs of any shape, shown images."""
+
+    def __init__(self, model: nn.Module, shape: torch.Size) -> None:
+        super().__init__()
+        self.model, self.shape = model, shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x.reshape(-1, *self.shape))
 
 
 def _question(problem: Problem) -> tuple[Tensor, Any]:
@@ -181,8 +193,28 @@ def _finite(found: Tensor, name: str) -> Tensor:
     )
 
 
+def _copies(problem: Problem) -> tuple[Tensor, Tensor]:
+    """Inputs and labels of their own memory: attacks write into what they are given."""
+    return problem.inputs["x"].detach().clone(), problem.labels.clone()
+
+
+def _rewired(attack: Any, kind: type, told: dict[str, Any], seen: dict[int, Any]) -> Any:
+    """A copy of an attack and of all attacks that it is made of, with another model; what the user holds stays as it is."""
+    if id(attack) not in seen:
+        twin = seen[id(attack)] = copy.copy(attack)
+        again = lambda value: _rewired(value, kind, told, seen) if isinstance(value, kind) else value
+        for name, value in vars(attack).items():
+            if isinstance(value, dict):
+                value = type(value)((k, again(v)) for k, v in value.items())
+            elif type(value) in (list, tuple):
+                value = type(value)(map(again, value))
+            vars(twin)[name] = again(value)
+        vars(twin).update(told)
+    return seen[id(attack)]
+
+
 def _plain(it: Foreign, model: nn.Module, problem: Problem, ball: Any) -> Any:
-    return it.attack(model, problem.x, problem.labels)
+    return it.attack(model, *_copies(problem))
 
 
 def _bounds(ball: Any) -> tuple[float, float]:
@@ -203,25 +235,30 @@ def _foolbox(it: Foreign, model: nn.Module, problem: Problem, ball: Any) -> Any:
 
     minimises = isinstance(it.attack, foolbox.attacks.base.MinimizationAttack) and it.answers == "radius"
     wrapped = foolbox.PyTorchModel(model, bounds=_bounds(ball), device=problem.device)
-    return it.attack(wrapped, problem.x, problem.labels, epsilons=None if minimises else _radius(problem, ball))
+    return it.attack(wrapped, *_copies(problem), epsilons=None if minimises else _radius(problem, ball))
 
 
 def _torchattacks(it: Foreign, model: nn.Module, problem: Problem, ball: Any) -> Any:
-    attack = copy.copy(it.attack)
-    attack.model, attack.device = model, problem.device
-    return attack(problem.x, problem.labels)
+    from torchattacks.attack import Attack  # type: ignore[import-not-found]
+
+    x, labels = _copies(problem)
+    images = x.reshape(*x.shape, *(1 for _ in range(x.dim(), 4)))  # some of its attacks index four axes
+    shown = _Shaped(model, x.shape[1:]).train(False)
+    found = _rewired(it.attack, Attack, {"model": shown, "device": problem.device}, {})(images, labels)
+    return found.reshape(x.shape)
 
 
 def _art(it: Foreign, model: nn.Module, problem: Problem, ball: Any) -> Any:
+    from art.attacks.attack import EvasionAttack  # type: ignore[import-not-found]
     from art.estimators.classification import PyTorchClassifier  # type: ignore[import-not-found]
 
     classes = max(2, problem.clean_logits().shape[1])
     loss, shape = nn.CrossEntropyLoss(), tuple(problem.inputs["x"].shape[1:])
     device = "gpu" if problem.device.type == "cuda" else "cpu"
     classifier = PyTorchClassifier(model, loss, shape, classes, clip_values=_bounds(ball), device_type=device)
-    attack = copy.copy(it.attack)
-    attack._estimator = classifier
-    return attack.generate(x=problem.inputs["x"].cpu().numpy(), y=problem.labels.cpu().numpy())
+    attack = _rewired(it.attack, EvasionAttack, {"_estimator": classifier}, {})
+    x, labels = _copies(problem)
+    return attack.generate(x=x.cpu().numpy(), y=labels.cpu().numpy())
 
 
 CALLS: dict[str, Callable] = {"callable": _plain, "foolbox": _foolbox, "torchattacks": _torchattacks, "art": _art}
