@@ -66,6 +66,15 @@ def test_an_unknown_method_is_answered_with_the_nearest_name():
         method("attacks", "zzz")
 
 
+def test_an_unknown_option_is_answered_with_the_nearest_name():
+    def mine(problem, *, restarts=1, seed=0): ...
+
+    with pytest.raises(InputError, match="some of restarts, seed, got restart; did you mean 'restarts'"):
+        check_options(mine, {"restart": 3})
+    with pytest.raises(InputError, match="got zzz; leave it out"):
+        check_options(mine, {"zzz": 3})
+
+
 def test_without_the_package_it_is_gone():
     assert not [m for m in methods() if m.name.startswith("toy_")]
 

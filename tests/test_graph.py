@@ -106,6 +106,13 @@ def test_a_module_tied_to_one_batch_size_is_exported_for_that_size() -> None:
     assert ibp(problem.scaled(0.0)).rows.allclose(problem.double().rows(), atol=1e-9)
 
 
+def test_a_plain_function_around_a_module_is_told_to_become_a_module() -> None:
+    layer = nn.Linear(2, 2)
+    problem = Problem(lambda x: layer(x), torch.rand(3, 2), torch.tensor([0, 1, 0]), Ball(inf, 0.1))
+    with pytest.raises(NotCertified, match="plain function.*write it as a torch.nn.Module"):
+        ibp(problem)
+
+
 def test_data_dependent_control_flow_is_not_certified_and_asked_once() -> None:
     module = Wrapped(lambda s, z: z if bool(z.sum() > 0) else -z)
     problem = Problem(module, X, LABELS, Ball(inf, 0.1))

@@ -152,6 +152,7 @@ def test_tied_weights_are_one_leaf_under_any_of_their_names():
         ("norm.running_mean", r"the buffer norm.running_mean \(float32\): no training sets it"),
         ("*running_var", r"the buffer norm.running_var"),
         ("steps", r"the buffer steps \(int64\): an integer has no small change"),
+        ("X", "did you mean 'x'"),
         ("zzz", "use one of these names"),
     ],
 )

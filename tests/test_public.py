@@ -95,7 +95,7 @@ def test_every_public_name_works_twice_after_importing_everything(question):
 
 def test_dir_and_misspelling_help():
     assert set(dir(bt)) == set(bt.__all__)
-    with pytest.raises(AttributeError, match="has no attribute 'raduis'; it has .*radius"):
+    with pytest.raises(AttributeError, match=r"has no attribute 'raduis'; did you mean 'radius'\? it has .*radius"):
         bt.raduis  # noqa: B018
 
 

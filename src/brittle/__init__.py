@@ -57,7 +57,11 @@ __all__ = ["__version__", *_HOME]
 
 def __getattr__(name: str):
     if name not in _HOME:
-        raise AttributeError(f"module 'brittle' has no attribute {name!r}; it has {', '.join(sorted(_HOME))}")
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, _HOME, 1)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        raise AttributeError(f"module 'brittle' has no attribute {name!r}; {meant}it has {', '.join(sorted(_HOME))}")
     value = getattr(import_module(f"brittle.{_HOME[name]}"), name)
     globals()[name] = value
     return value

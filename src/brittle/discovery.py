@@ -110,9 +110,9 @@ def check_options(function: Callable, options: dict[str, object]) -> None:
     known = [n for n, q in inspect.signature(function).parameters.items() if q.kind == q.KEYWORD_ONLY]
     unknown = [name for name in options if name not in known]
     if unknown:
-        raise InputError(
-            f"options of {function.__name__}", f"some of {', '.join(known)}", ", ".join(unknown), "correct the spelling"
-        )
+        near = get_close_matches(unknown[0], known, 1)
+        do = f"did you mean {near[0]!r}?" if near else "leave it out, or use one of these names"
+        raise InputError(f"options of {function.__name__}", f"some of {', '.join(known)}", ", ".join(unknown), do)
 
 
 @cache

@@ -79,6 +79,11 @@ def export(network: Network, values: dict[str, Tensor], keywords: tuple[str, ...
         raise NotCertified(
             "packed sequences, whose lengths are data: ask about sequences of one length, without packing"
         )
+    if not isinstance(network.original, nn.Module):
+        raise NotCertified(
+            f"cannot export: {reasons[-1]}. The model is a plain function, whose weights have no float64 copy; "
+            "write it as a torch.nn.Module that holds them"
+        )
     raise NotCertified(f"cannot export: {reasons[-1]}")
 
 

@@ -102,7 +102,8 @@ def _unknown(
     elif key == "x":
         do = f'name the input that moves, for example "{next(iter(inputs), "x.NAME")}"'
     else:
-        near = get_close_matches(name, known, 3, 0.3)
+        plain = {n.lower(): n for n in known}  # "X" is "x", spelled in another case
+        near = [plain[name.lower()]] if name.lower() in plain else get_close_matches(name, known, 3, 0.3)
         do = f"did you mean {' or '.join(map(repr, near))}?" if near else "use one of these names"
     some = f"{', '.join(known[:8])}{' ...' if len(known) > 8 else ''}"
     what = "a pattern that matches leaves among" if _is_pattern(key, first) else "leaves among"

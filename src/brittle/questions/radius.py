@@ -29,6 +29,8 @@ def radius(
 ) -> Bracket:
     """Bracket of the largest scale at which the property holds, one per example: for a ball of radius 1, the distance.
 
+    For a ball of another radius it is a multiple of that radius: 0.7 under ``Ball(p=2, radius=0.02)`` is a distance of 0.014.
+
     ``sup {s: margin(v) > 0 for every v in s * region}``, where ``s * region`` multiplies every radius by s and leaves the
     valid ranges as they are. For one ball with p = 0 it is the smallest number of changes that breaks the property:
     k harmless changes proved give ``lower = k + 1``.
