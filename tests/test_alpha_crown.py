@@ -11,6 +11,7 @@ from torch import nn
 import brittle as bt
 from brittle import backward, intervals
 from brittle._checker.affine import Unknown
+from brittle._checker.walk import Model, rows_below
 from brittle.bounds import _cuts, _slopes
 from brittle.bounds.alpha_crown import alpha_crown
 from brittle.bounds.crown import crown
@@ -19,6 +20,7 @@ from brittle.graph import graph_of
 from brittle.planes import planes
 from brittle.problem import Problem
 from brittle.region import Ball
+from brittle.verifying.proofs import moving
 from test_branch_and_bound import again, least_by_program, network, problem
 from test_exact_optima import tiny
 
@@ -176,6 +178,37 @@ def test_no_multiplier_proves_what_is_false_of_units_that_read_the_input() -> No
         forged |= {"cuts.planes": whole, "cuts.slopes": whole, "cuts.multipliers": multipliers}
         proof = {**crown(asked).proof, **forged, "cuts.last": torch.zeros(1, 1, 2)}
         assert again(asked, proof, 0)[0] <= -0.4
+
+
+class Two(nn.Module):
+    """Units of each branch read one input alone, a cut of the row reads both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        branch = lambda: nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU())
+        self.one, self.two = branch(), branch()
+        self.last = nn.Linear(8, 2)
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.cat([self.one(a), self.two(b)], 1))
+
+
+def test_a_cut_speaks_of_every_input() -> None:
+    """Forgotten for units that read one input only, its part on the other would prove -.01 where .12 less is true of the relaxation."""
+    from brittle.spec import matrix
+
+    torch.manual_seed(9)
+    module = Two().double()
+    x = {name: torch.randn(1, 2, dtype=torch.float64) for name in ("a", "b")}
+    ball = Ball(p=inf, radius=1.6)
+    asked = Problem(module, x, module(**x).argmax(1), {"x.a": ball, "x.b": ball})
+    found = alpha_crown(asked, steps=6, rounds=4)
+    assert int(found.proof["cuts.rounds"].max()) > 1
+    coefficients, offsets = (v[:, 0].numpy() for v in matrix(asked.spec, asked.labels, 2))
+    leaves = {leaf: moving(asked, leaf, 0, 1.0) for leaf in asked.leaves}
+    proof = {name: value[0].numpy() for name, value in found.proof.items()}
+    below = rows_below(Model(graph_of(asked)), leaves, {}, proof, coefficients, offsets)
+    assert (below >= found.rows[0].numpy() - 1e-9).all()
 
 
 def test_weights_beyond_single_precision_are_certified() -> None:

@@ -193,13 +193,23 @@ def _behind(problem: Problem, state: State, pulled: Pulled, cut: Cut | None, roo
     if cut is None or not bool(cut.c.isfinite()):
         plain = _concrete.over_balls(problem, state, pulled)
         return plain, torch.zeros_like(plain)
+    pulled = _on_all(pulled, cut)
     found = _multipliers(problem, state, pulled.coefficients, cut, room).double()
     together = beside_cut(state, pulled, found, cut)
     return _concrete.over_balls(problem, state, together), found
 
 
+def _on_all(pulled: Pulled, cut: Cut) -> Pulled:
+    """Forms with rows of zeros on the inputs that the cut reads and they do not: what it says there is part of the sum."""
+    rest = {name: a for name, a in cut.a.items() if name not in pulled.coefficients}
+    zeros = {name: a.new_zeros(len(pulled.constant), *a.shape) for name, a in rest.items()}
+    coefficients, roundings = {**pulled.coefficients, **zeros}, {**pulled.roundings, **dict.fromkeys(rest, 0)}
+    return replace(pulled, coefficients=coefficients, roundings=roundings)
+
+
 def beside_cut(state: State, pulled: Pulled, found: Tensor, cut: Cut) -> Pulled:
     """Pulled rows with multiples (R, N) of the cuts added to them."""
+    pulled = _on_all(pulled, cut)
     wide = lambda name: found.reshape(*found.shape, *[1] * (cut.a[name].dim() - 1)) * cut.a[name]
     added = {name: wide(name) for name in pulled.coefficients}
     sizes = sum(
