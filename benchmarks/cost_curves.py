@@ -262,9 +262,11 @@ def main() -> None:
             module, x, labels = (part if i == 0 else part[: asked.count] for i, part in enumerate(found[network]))  # type: ignore[index]
             problem = bt.Problem(module, x, labels, bt.Ball(2, 1.0, low=0, high=1))  # type: ignore[arg-type]
             balls = {norm: problem.within(bt.Ball(NORMS[norm], 1.0, low=0, high=1)) for norm in asked.norms}
-            panels = {norm: curve(network, norm, part) for norm, part in balls.items()}
-            (kept / f"{network}.json").write_text(json.dumps(panels, indent=1))
-            draw(network, panels)
+            panels: dict[str, list[Row]] = {}
+            for norm, part in balls.items():  # kept after each: a run that is stopped leaves what it has
+                panels[norm] = curve(network, norm, part)
+                (kept / f"{network}.json").write_text(json.dumps(panels, indent=1))
+                draw(network, panels)
     if not asked.curves:
         (kept / "scaling.json").write_text(json.dumps(scaling(), indent=1))
 
