@@ -84,7 +84,7 @@ class _Look:
 
 
 def ascend(thin: Thin, items: Items, steps: int, enough: Tensor) -> tuple[Items, Sight]:
-    """Adam on slopes and multipliers; the best of each subproblem is kept. Ends where all exceed ``enough`` (M,)."""
+    """Adam on slopes and multipliers; the best of each subproblem is kept, or the first that exceeds ``enough``. Ends where all exceed ``enough`` (M,)."""
     shape, least = _shape(thin, items), thin.steep.clamp(0, 1)
     free = [items.slope, items.multiplier / items.size, items.last]
     moments = [(torch.zeros_like(v), torch.zeros_like(v)) for v in free]
@@ -93,7 +93,9 @@ def ascend(thin: Thin, items: Items, steps: int, enough: Tensor) -> tuple[Items,
     for step in range(1, steps + 1):
         look = _look(thin, items, shape, free[0], free[1] * items.size, free[2])
         taken += 1
-        better = look.value > best_value
+        better = (look.value > best_value) & (
+            best_value <= enough
+        )  # what is enough stays: no part depends on the others
         best_value = torch.where(better, look.value, best_value)
         for kept, new in zip(best, free, strict=True):
             kept[better] = new[better]
