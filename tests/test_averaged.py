@@ -13,6 +13,7 @@ from torch.nn import functional
 import brittle as bt
 from brittle import meter
 from brittle.averaging import redrawn
+from brittle.checks.fresh_draws import fresh_draws
 from brittle.checks.random_forward import random_forward
 from brittle.randomness import fold, seeded
 from broken import dropout_left_on
@@ -138,6 +139,8 @@ def test_a_point_that_a_single_draw_calls_broken_does_not_generalise():
         problem = bt.Problem(bt.averaged(Noisy(), draws, seed=seed), x, labels, bt.Ball(p=2, radius=1.0))
         witness = bt.radius(problem, ends="upper", attacks=["fmn"]).witness
         rates[draws] = bt.failure_rate(problem, witness, draws=300)
+        found = fresh_draws(problem, bt.radius(problem, ends="upper", attacks=["fmn"]))
+        assert found.consequence == ("warn" if draws == 1 else "none") and "points" in found.value
     assert rates[1].upper < rates[40].lower
 
 

@@ -149,6 +149,7 @@ def test_every_doubt_and_every_missing_proof_is_said_once(capsys) -> None:
         ),
         brackets=lambda model, name: {"status": polars.Series(["ok", *["not certified: operation gru"] * 2])},
         complete=True,
+        summary=lambda: [],
     )
     say_doubts(run)
     assert capsys.readouterr().out.splitlines() == [

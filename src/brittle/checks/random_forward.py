@@ -31,7 +31,7 @@ def random_forward(problem: Problem, *, seed: int = 0) -> Finding:
             "warn",
             f"Five evaluations of the same inputs differ by {change:.2g} of the largest logit and flip {float(flips):.1%} of the classes.",
             "The forward is random or remembers its calls, so a witness may not fail twice and no radius is well defined; switch "
-            "off what draws (dropout, noise) or fix the draw, or average the logits over many draws inside the model.",
+            "off what draws (dropout, noise) or fix the draw, or measure the mean over many draws: bt.averaged(model).",
             value=value,
             threshold=f"{limit:.1g}",
         )
