@@ -56,9 +56,9 @@ def test_affine_networks_in_closed_form(kind: str, p: float, bounded: bool) -> N
     torch.testing.assert_close(polished[same], exact[same], rtol=1e-9, atol=0)
 
 
-def tiny(p: float) -> tuple[bt.Problem, Tensor]:
+def tiny(p: float, seed: int = 5) -> tuple[bt.Problem, Tensor]:
     """A 3-4-3 ReLU network whose units all switch inside the range, and its exact radii over all 16 patterns."""
-    generator = torch.Generator().manual_seed(5)
+    generator = torch.Generator().manual_seed(seed)
     draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)
     module = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3)).double()
     with torch.no_grad():
