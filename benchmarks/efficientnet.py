@@ -1,6 +1,6 @@
 """EfficientNet-Lite0 on real images: radii of all four norms from above, and a certificate of the smoothed model, with their costs.
 
-    python benchmarks/efficientnet.py [--norms l2 linf] [--count 20] [--effort quick] [--sigma 0.1] [--draws 400]
+    python benchmarks/efficientnet.py [--norms l2 linf] [--count 20] [--effort quick] [--sigma 0.1] [--draws 200]
 
 Needs the assets (``make assets``). Radii are attacks on the network itself; the certificate is of the network *with noise on top*, another model.
 """
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--effort", default="quick")
     parser.add_argument("--sigma", type=float, default=0.1)
-    parser.add_argument("--draws", type=int, default=400)
+    parser.add_argument("--draws", type=int, default=200)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     network, (x, labels) = assets.efficientnet(0), assets.imagenet(224)
