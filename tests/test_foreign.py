@@ -95,7 +95,8 @@ def test_a_single_logit_is_shown_as_two_classes():
     ("attack", "words"),
     [
         (lambda model, inputs, labels: 1 / 0, "ZeroDivisionError: division by zero"),
-        (lambda model, inputs, labels: inputs[:1], r"inputs of shape \(6, 64\)"),
+        (lambda model, inputs, labels: inputs[:1], r"inputs of shape \(6, 64\), got a Tensor of shape \(1, 64\)"),
+        (lambda model, inputs, labels: None, "got a NoneType; return the perturbed batch"),
         (
             lambda model, inputs, labels: inputs / (labels != labels[1])[:, None],
             "NaN or infinity in . of 6 examples, the first number 1",
@@ -110,6 +111,8 @@ def test_what_goes_wrong_over_there_is_told(attack, words):
 def test_bad_requests():
     with pytest.raises(bt.InputError, match="callable"):
         bt.foreign(3)
+    with pytest.raises(bt.InputError, match=r"got the class Attack; make one of it: bt.foreign\(Attack"):
+        bt.foreign(type("Attack", (), {"__call__": lambda self, model, inputs, labels: inputs}))
     with pytest.raises(bt.InputError, match="answers"):
         bt.foreign(pgd, answers="size")
     with pytest.raises(bt.InputError, match="one of"):

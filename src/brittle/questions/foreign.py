@@ -63,7 +63,8 @@ def foreign(attack: Any, *, answers: str = "radius", library: str | None = None,
     made representable and feasible, and judged in its own dtype and in float64 like every witness. Passes are counted where they happen.
 
     attack   a callable ``(model, inputs, labels) -> inputs`` (functions of adv-lib are such); an attack object of Foolbox, torchattacks
-             or ART, whose model or estimator (and that of every attack it is made of) is replaced by the one in question, in a copy
+             or ART, whose model or estimator (and that of every attack it is made of) is replaced by the one in question, in a copy.
+             Options of a function go in beforehand: ``foreign(functools.partial(ddn, steps=50))``
     answers  ``"radius"``: the nearest failing point, for ``bt.radius``. ``"margin"``: the smallest margin inside the region, for ``bt.margin``
              and ``bt.accuracy``. What is returned outside is projected
     library  ``"foolbox"``, ``"torchattacks"``, ``"art"`` or ``"callable"``; read off the object by default
@@ -97,6 +98,13 @@ def foreign(attack: Any, *, answers: str = "radius", library: str | None = None,
         raise InputError("foreign.library", f"one of {', '.join(CALLS)}", repr(library), "leave it out")
     if answers not in ("radius", "margin"):
         raise InputError("foreign.answers", '"radius" or "margin"', repr(answers), "choose one of the two")
+    if isinstance(attack, type):
+        raise InputError(
+            "foreign attack",
+            "an attack that is ready to run",
+            f"the class {attack.__name__}",
+            f"make one of it: bt.foreign({attack.__name__}(...))",
+        )
     if not callable(attack) and not hasattr(attack, "generate"):
         raise InputError(
             "foreign attack",
@@ -169,13 +177,15 @@ def _points(returned: Any, x: Tensor, name: str) -> Tensor:
     """The batch out of what a library returned: a tensor, an array, or a tuple whose first batch of the right shape it is."""
     for value in returned if isinstance(returned, (tuple, list)) else (returned,):
         value = getattr(value, "raw", value)  # eagerpy
+        if value is None:
+            continue
         value = value if isinstance(value, Tensor) else torch.as_tensor(value)
         if value.shape == x.shape:
             return _finite(value.detach().to(x), name)
     raise InputError(
         f"foreign attack {name}",
         f"inputs of shape {tuple(x.shape)}",
-        type(returned).__name__,
+        f"a {type(returned).__name__}" + (f" of shape {tuple(returned.shape)}" if isinstance(returned, Tensor) else ""),
         "return the perturbed batch",
     )
 
