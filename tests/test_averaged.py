@@ -153,6 +153,7 @@ def test_dropout_that_was_left_on():
     answer = bt.radius(problem, attacks=["fmn"], bounds=["ibp"])
     assert bool(answer.witness.found.any()) and bool((answer.lower == 0).all())
     assert all(s.startswith(("not certified", "misclassified")) for s in answer.status), answer.status
+    assert any("a mean over draws of a random model" in s for s in answer.status), answer.status
 
 
 def test_what_draws_in_training_mode_alone_is_awake_and_normalisation_is_not():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from brittle import axes, lowering, ops
+from brittle.averaging import Averaged
 from brittle.composites import expressed
 from brittle.errors import NotCertified
 from brittle.graph import Batch, Graph, Node, Ref, references
@@ -78,6 +79,10 @@ def export(network: Network, values: dict[str, Tensor], keywords: tuple[str, ...
     if _packs(network, keywords, tuple(values.values())):
         raise NotCertified(
             "packed sequences, whose lengths are data: ask about sequences of one length, without packing"
+        )
+    if isinstance(network.original, Averaged):
+        raise NotCertified(
+            "a mean over draws of a random model: no bound knows its draws; ask bt.failure_rate of the points found"
         )
     if not isinstance(network.original, nn.Module):
         raise NotCertified(
