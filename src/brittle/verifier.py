@@ -145,7 +145,7 @@ def _check_parts(
     for part in run.plan.parts():
         why = damage(run.folder, part)
         if why:
-            report.fail(f"part {part.name}", why)
+            report.unusable(f"part {part.name}", why)
             continue
         problem = ask(part)
         for question, name in run.plan.questions():

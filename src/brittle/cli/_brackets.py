@@ -36,7 +36,8 @@ def caption(run: "Run") -> str:
     shared = any(question == "accuracy" for question, _ in run.plan.questions())
     together = ", or certified and attacked accuracy under one change common to all examples" if shared else ""
     return (
-        f"{run.plan.count} examples. Accuracy at a size: certified .. attacked. Bracket: median radius, or mean probability "
+        f"{run.plan.count} examples. Accuracy at a size (the declared one, or a telling one where nothing is certified "
+        f"there): certified .. attacked. Bracket: median radius, or mean probability "
         f"of failure (each example's interval holds at level {run.plan.level:g}){together}."
     )
 

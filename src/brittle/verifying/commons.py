@@ -24,7 +24,7 @@ def replay_common(run: Run, unit: Common, ask: Callable[[Part], Problem], region
     """Replay the stored change of one unit on all examples, chunk by chunk."""
     where, why = f"{unit.model}, {unit.region}", damage(run.folder, unit)
     if why:
-        report.fail(f"unit {unit.name}", why)
+        report.unusable(f"unit {unit.name}", why)
         return
     points = tensors_of(run, "points", unit, f"accuracy/{unit.region}/")
     rows = {row["example"]: row for row in run.brackets(unit.model, unit.region).to_dicts()}
