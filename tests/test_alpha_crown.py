@@ -178,6 +178,12 @@ def test_no_multiplier_proves_what_is_false_of_units_that_read_the_input() -> No
         forged |= {"cuts.planes": whole, "cuts.slopes": whole, "cuts.multipliers": multipliers}
         proof = {**crown(asked).proof, **forged, "cuts.last": torch.zeros(1, 1, 2)}
         assert again(asked, proof, 0)[0] <= -0.4
+        for level in (
+            -0.6,
+            1.0,
+        ):  # nor any level: behind a cut that leaves nothing the row is at most its level, or what crown knows
+            proof |= {"cuts.level": torch.tensor([level]).double(), "cuts.last": torch.full((1, 1, 2), 100.0)}
+            assert again(asked, proof, 0)[0] <= -0.4
 
 
 class Two(nn.Module):
