@@ -150,6 +150,9 @@ def test_dropout_that_was_left_on():
     assert random_forward(bt.Problem(module, x, labels)).consequence == "warn"
     problem = bt.Problem(bt.averaged(module, 4), x, labels, bt.Ball(p=inf, radius=1.0))
     assert random_forward(problem).consequence == "none"
+    resting = nn.Sequential(nn.Dropout(0.5), nn.Linear(x.shape[1], int(labels.max()) + 2)).eval()
+    asleep = random_forward(bt.Problem(bt.averaged(resting, 4), x, labels))
+    assert asleep.consequence == "note" and "nothing in it is random" in asleep.note
     answer = bt.radius(problem, attacks=["fmn"], bounds=["ibp"])
     assert bool(answer.witness.found.any()) and bool((answer.lower == 0).all())
     assert all(s.startswith(("not certified", "misclassified")) for s in answer.status), answer.status

@@ -2,8 +2,11 @@
 
 import torch
 
+from brittle import meter
 from brittle.about import About
+from brittle.averaging import Averaged, redrawn
 from brittle.checks._shared import REPEATABLE, difference, failed, few, passed, raw_logits
+from brittle.network import call
 from brittle.problem import Problem
 from brittle.results import Finding
 
@@ -11,7 +14,7 @@ ABOUT = About(
     promise="H4: five evaluations of the same inputs agree",
     reference="Athalye, Carlini and Wagner 2018, obfuscated gradients, section 4: randomised classifiers",
     answers="before",
-    cost="5 forward passes",
+    cost="5 forward passes; 5 more for bt.averaged",
 )
 TITLE = "randomised forward (H4)"
 
@@ -35,6 +38,16 @@ def random_forward(problem: Problem, *, seed: int = 0) -> Finding:
             value=value,
             threshold=f"{limit:.1g}",
         )
+    if isinstance(part.network.quiet, Averaged) and _draws_agree(part, limit):
+        return Finding(
+            "random_forward",
+            TITLE,
+            note="Five draws of the averaged model are the same: nothing in it is random. If its dropout should stay on, call "
+            ".train() on those layers before bt.averaged(model).",
+            consequence="note",
+            value=value,
+            threshold=f"{limit:.1g}",
+        )
     return passed(
         "random_forward",
         TITLE,
@@ -42,3 +55,11 @@ def random_forward(problem: Problem, *, seed: int = 0) -> Finding:
         value=value,
         threshold=f"{limit:.1g}",
     )
+
+
+def _draws_agree(problem: Problem, limit: float) -> bool:
+    """Whether single draws of the averaged model, five of them, give the same logits."""
+    meter.count(forward=5 * len(problem))
+    with torch.no_grad():
+        first, *others = [call(redrawn(problem.network, 1, number).quiet, problem.x) for number in range(5)]
+    return all(difference(first, other) <= limit for other in others)
