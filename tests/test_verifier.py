@@ -73,6 +73,7 @@ def test_models_and_data_must_be_given_and_be_those_of_the_plan(honest):
     assert any("weights" in f for f in verify(honest, module, x, labels).failures)
     module = mlp()[0]
     assert any("labels" in f for f in verify(honest, module, x, labels.flip(0)).failures)
+    assert "FAILED" in repr(answer := verify(honest, module, x, labels.flip(0))) and answer.failures[0] in repr(answer)
     assert any("x is not" in f for f in verify(honest, module, x + 1e-6, labels).failures)
     assert any("not given" in f for f in verify(honest, {"other": module}, x, labels).failures)
     bent = nn.Sequential(module[0], nn.LeakyReLU(0.1), module[2])

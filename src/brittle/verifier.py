@@ -56,7 +56,8 @@ class Verification:
             f"{self.witnesses} witnesses replayed, {self.proofs} proofs evaluated, {self.intervals} intervals redrawn"
         )
         bad = f"{len(self.unchecked)} not checked, {len(self.failures)} failures"
-        return f"Verification({'passed' if self.passed else 'FAILED'}: {said}, {bad})"
+        first = f"; the first: {self.failures[0]}" if self.failures else ""
+        return f"Verification({'passed' if self.passed else 'FAILED'}: {said}, {bad}{first})"
 
 
 def verify(
