@@ -79,7 +79,7 @@ def multistart(
     restart(search, clean, tracker, PROBES, FROM_RANDOM, seed, "multistart")
     if all(ball.p == 1 for ball in search.region.values()):
         prune(search, tracker, point, 2 * steps)
-        steps = max(1, steps // 8)
+        steps = max(1, steps // 20)
     follow(search, tracker, tracker.point, None, steps)
     polish(search, tracker, polishing)
     return radius_witness(problem, tracker, "multistart")
