@@ -40,7 +40,7 @@ def multistart(
 
     First :func:`brittle.attacks.hlrf.hlrf` with all likely rivals from the clean point; then again from uniform random points of the
     region at the smallest scale found so far, where other pieces of the network are met; in l1 the primal-dual descent of
-    :func:`brittle.attacks.proximal.proximal`, with twice ``steps``, instead of most of what follows; at last descent along the boundary
+    :func:`brittle.attacks.proximal.proximal`, with 5/3 of ``steps``, instead of most of what follows; at last descent along the boundary
     as in :func:`brittle.attacks.fmn.fmn` from the best point of all, and its last digits by two cuts (``_polish.py``): inside a linear
     region of the network, and at simple kinks between them, the point is a local minimum.
 
@@ -78,7 +78,7 @@ def multistart(
         tracker.join(race(search, clean, begin, FROM_RANDOM))
     restart(search, clean, tracker, PROBES, FROM_RANDOM, seed, "multistart")
     if all(ball.p == 1 for ball in search.region.values()):
-        prune(search, tracker, point, 2 * steps)
+        prune(search, tracker, point, 5 * steps // 3)
         steps = max(1, steps // 20)
     follow(search, tracker, tracker.point, None, steps)
     polish(search, tracker, polishing)
