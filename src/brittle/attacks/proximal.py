@@ -133,4 +133,4 @@ def _width(problem: Problem, leaf: str, margins: Tensor, gradient: Tensor) -> Te
 
 def _geometric(ends: tuple[float, float], k: int, steps: int) -> float:
     first, last = ends
-    return first * (last / first) ** (k / (steps - 1))
+    return first * (last / first) ** (k / max(1, steps - 1))
