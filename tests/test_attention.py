@@ -52,7 +52,7 @@ def trained() -> tuple[nn.Module, Tensor, Tensor]:
             optimiser.step()
     right = module(images[1500:] / 16).argmax(1) == labels[1500:]
     assert right.double().mean() > 0.7
-    return module.eval(), images[1500:][right][:2] / 16, labels[1500:][right][:2]
+    return module.eval(), images[1500:][right][:1] / 16, labels[1500:][right][:1]
 
 
 def problem_of(radius: float) -> Problem:
@@ -60,10 +60,10 @@ def problem_of(radius: float) -> Problem:
     return Problem(module, x, labels, Ball(inf, radius, 0, 1))
 
 
-def attacked(problem: Problem, steps: int = 20) -> Tensor:
+def attacked(problem: Problem, steps: int = 12) -> Tensor:
     """The least margin that a sign descent finds, (N,)."""
     low, high = problem.region["x"].exact_range(problem.x)
-    radius, x = problem.region["x"].radius, problem.x.clone()  # type: ignore[union-attr]
+    radius, x = problem.radius("x").reshape(-1, *[1] * (problem.x.ndim - 1)), problem.x.clone()
     low, high = torch.maximum(low, problem.x - radius), torch.minimum(high, problem.x + radius)
     best = problem.rows().detach().amin(1)
     for _ in range(steps):
@@ -77,17 +77,17 @@ def attacked(problem: Problem, steps: int = 20) -> Tensor:
 
 def test_a_transformer_block_keeps_its_class_within_a_small_ball() -> None:
     """Not vacuous, below every attack, and at a small radius within a few per cent of what an attack reaches."""
-    small, tiny = problem_of(0.002), problem_of(1e-5)
+    small = problem_of(0.002)
+    tiny, wide = small.scaled(0.005), small.scaled(25.0)
     proved, reached, clean = crown(small).rows.amin(1), attacked(small), small.rows().detach().amin(1)
     assert (proved > 0).all() and (proved <= reached).all()
     assert (clean - proved <= 1.25 * (clean - reached)).all()
     assert (ibp(tiny).rows.amin(1) > 0).all() and (ibp(tiny).rows <= tiny.rows()).all()
-    wide = problem_of(0.05)
     assert (crown(wide).rows.amin(1) <= attacked(wide)).all()
 
 
-def replay(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of crown and those that the checker proves from its slopes, for the first example."""
+def replay(problem: Problem) -> tuple[Tensor, np.ndarray]:
+    """Rows of crown, and for the first example those that the checker proves from its slopes."""
     found, model = crown(problem), Model(graph_of(problem))
     x = problem.x[0]  # type: ignore[index]
     assert np.allclose(forward(model, {"x": x.numpy()}), problem.module(x[None])[0].detach().numpy(), atol=1e-12)
@@ -95,7 +95,7 @@ def replay(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     proof = {name: value[0].numpy() for name, value in found.proof.items()}
     ball = Moving(x.reshape(-1).numpy(), inf, problem.region["x"].radius)
     below = rows_below(model, {"x": ball}, {}, proof, rows[:, 0].numpy(), offsets[:, 0].numpy())
-    return found.rows[0].numpy(), below
+    return found.rows, below
 
 
 class Tokens(nn.Module):
@@ -126,16 +126,19 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("name", LAYERS)
+QUICK = ("multi-head", "multi-head, tokens first", "causal encoder")
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in LAYERS])
 def test_layers_of_torch_are_certified_and_checked(name: str) -> None:
     torch.manual_seed(3)
     module = Tokens(LAYERS[name]()).double().eval()
     x = torch.rand(2, 12, dtype=torch.float64)
     problem = Problem(module, x, module(x).argmax(1), Ball(inf, 1e-3))
     ours, theirs = replay(problem)
-    assert np.allclose(ours, theirs, atol=1e-8)
+    assert np.allclose(ours[0].numpy(), theirs, atol=1e-8)
     clean = problem.rows().detach()
-    drop = (clean - crown(problem).rows).amax(1)
+    drop = (clean - ours).amax(1)
     assert (clean.amin(1) - attacked(problem) <= drop + 1e-12).all() and (drop < 0.05).all()
 
 
@@ -164,7 +167,7 @@ def test_pooling_of_every_kind_is_certified_and_checked(name: str) -> None:
     module, x = module.double(), x.double()
     problem = Problem(module, x, module(x).argmax(1), Ball(inf, 0.05))
     ours, theirs = replay(problem)
-    assert np.allclose(ours, theirs, atol=1e-9) and (crown(problem).rows.amin(1) <= attacked(problem)).all()
+    assert np.allclose(ours[0].numpy(), theirs, atol=1e-9) and (ours.amin(1) <= attacked(problem)).all()
 
 
 @pytest.mark.parametrize(
