@@ -47,10 +47,14 @@ def network(problem: bt.Problem) -> nn.Sequential:
     return problem.module
 
 
+SEEDS = [(1,), pytest.param((0, 1), marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("seeds", SEEDS)
 @pytest.mark.parametrize("p", [1, inf])
-def test_most_points_are_the_exact_optimum_of_two_hidden_layers(p: float) -> None:
+def test_most_points_are_the_exact_optimum_of_two_hidden_layers(p: float, seeds: tuple[int, ...]) -> None:
     exact, found, count = [], [], 3
-    for seed in (0, 1):
+    for seed in seeds:
         problem, begin, witness = polished(seed, p)
         assert bool((witness.size <= begin).all()), "longer than it began"
         for one, label in zip(problem.inputs["x"][:count], problem.labels, strict=False):
@@ -61,9 +65,10 @@ def test_most_points_are_the_exact_optimum_of_two_hidden_layers(p: float) -> Non
     assert (ratio <= 1 + 1e-6).mean() >= 0.8, ratio
 
 
+@pytest.mark.parametrize("seeds", SEEDS)
 @pytest.mark.parametrize("p", [1, 2, inf])
-def test_nothing_is_nearer_in_the_regions_that_meet_at_the_point(p: float) -> None:
-    for seed in range(2):
+def test_nothing_is_nearer_in_the_regions_that_meet_at_the_point(p: float, seeds: tuple[int, ...]) -> None:
+    for seed in seeds:
         problem, _, witness = polished(seed, p)
         for one, point, label, size in zip(
             problem.inputs["x"], witness.point["x"], problem.labels, witness.size, strict=True
@@ -81,7 +86,7 @@ def test_least_distances_of_one_hidden_layer_are_exact() -> None:
         first.bias.copy_(0.3 * torch.randn(4) - first.weight.sum(1) / 2)
         x = torch.rand(40, 3, dtype=torch.float64)
         last.bias.sub_(module(x).mean(0))
-        x, labels = x[:6], module(x[:6]).argmax(1)
+        x, labels = x[:4], module(x[:4]).argmax(1)
     for p in (1, 2, inf):
         exact = [regions.radius(module, one, int(k), p, 0.0, 1.0) for one, k in zip(x, labels, strict=True)]
         problem = bt.Problem(module, x, labels, bt.Ball(p=p, radius=1.0, low=0, high=1))
@@ -128,7 +133,7 @@ def test_a_wall_bends_the_row_by_its_gain(kind: str) -> None:
 
 
 def test_first_layer_gradients_cost_one_pass_for_all_examples() -> None:
-    problem, _, _ = polished(0, 2)
+    problem, _, _ = polished(1, 2)
     found = regions_of(problem)
     view = look(problem, found, problem.inputs["x"], torch.zeros(6, dtype=torch.long))
     with meter.measure() as cost:
@@ -168,7 +173,8 @@ def test_curved_networks_keep_the_start(layer: nn.Module) -> None:
 
 
 def test_thorough_ends_with_it_within_its_passes() -> None:
-    problem, begin, witness = polished(0, inf)
+    problem, begin, _ = polished(1, inf)
+    problem, begin = problem.take(torch.arange(3)), begin[:3]
     alone = bt.radius(problem, ends="upper", attacks=["linear_regions", "hlrf"])
     first = bt.radius(problem, ends="upper", attacks=["hlrf"])
     assert bool((alone.upper <= first.upper).all()) and bool((alone.upper < first.upper).any())
