@@ -35,9 +35,18 @@ def problem_of(kind: str, p: float, bounded: bool) -> bt.Problem:
     return bt.Problem(module, x[right], labels[right], ball, spec)
 
 
-@pytest.mark.parametrize("bounded", [True, False])
-@pytest.mark.parametrize("p", [0, 1, 2, inf])
-@pytest.mark.parametrize("kind", SPECIFICATIONS)
+def specified() -> list:
+    """Every specification in every norm with a range, and without one by turns; the others are slow."""
+    slow = lambda i, j, bounded: [] if bounded or (i + j) % 4 == 0 else [pytest.mark.slow]
+    return [
+        pytest.param(kind, p, bounded, marks=slow(i, j, bounded))
+        for i, kind in enumerate(SPECIFICATIONS)
+        for j, p in enumerate((0, 1, 2, inf))
+        for bounded in (True, False)
+    ]
+
+
+@pytest.mark.parametrize(("kind", "p", "bounded"), specified())
 def test_affine_networks_in_closed_form(kind: str, p: float, bounded: bool) -> None:
     """Both ends at quick. Its attack aims a little beyond the boundary and shortens along the ray: beside the optimum where a range binds."""
     problem = problem_of(kind, p, bounded)
@@ -74,7 +83,7 @@ def tiny(p: float, seed: int = 5) -> tuple[bt.Problem, Tensor]:
     )
 
 
-@pytest.mark.parametrize("effort", ["quick", "standard"])
+@pytest.mark.parametrize("effort", ["quick", pytest.param("standard", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("p", [1, 2, inf])
 def test_tiny_relu_networks_by_enumeration(p: float, effort: str) -> None:
     problem, exact = tiny(p)
