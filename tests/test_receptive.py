@@ -108,8 +108,13 @@ def test_sparse_balls(p: int) -> None:
     assert compare(problem("strided, padded", Ball(p, 1.0, low=0, high=1, **groups))) > 20
 
 
-@pytest.mark.parametrize("name", ["strided, padded", "grouped", "residual"])
-@pytest.mark.parametrize("p", [2, inf])
+MOVING = [("strided, padded", 2), ("grouped", inf), ("residual", inf)]
+slow = lambda *case: pytest.param(*case, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("name", "p"), [*MOVING[:2], slow(*MOVING[2]), *(slow(name, inf if p == 2 else 2) for name, p in MOVING)]
+)
 def test_moving_kernels(name: str, p: float) -> None:
     still = problem(name, None)
     leaves = {n: Ball(p, 0.01) for n, _ in still.network.quiet.named_parameters() if not n.endswith("bias") or p == inf}
