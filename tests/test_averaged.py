@@ -126,7 +126,7 @@ def test_fresh_draws_judge_the_points_by_their_true_rate():
         truth = NormalDist().cdf(float(4 * at[1] - 3 * at[0]) / (SIGMA * 2**0.5))
         assert rate.lower[i] < truth < rate.upper[i] and 0.2 < truth < 0.8
     assert rate.guarantee == ("statistical", "statistical") and rate.quantity == "probability"
-    few = [bt.failure_rate(problem, draws=40, seed=seed).estimate for seed in range(4)]
+    few = [bt.failure_rate(problem, draws=40, seed=seed).estimate for seed in range(3)]
     assert any(not torch.equal(few[0], other) for other in few[1:])
 
 
@@ -137,9 +137,9 @@ def test_a_point_that_a_single_draw_calls_broken_does_not_generalise():
     for draws in (1, 40):
         seed = next(s for s in range(50) if draws > 1 or bt.averaged(Noisy(), 1, seed=s)(x).diff().item() > -0.5)
         problem = bt.Problem(bt.averaged(Noisy(), draws, seed=seed), x, labels, bt.Ball(p=2, radius=1.0))
-        witness = bt.radius(problem, ends="upper", attacks=["fmn"]).witness
-        rates[draws] = bt.failure_rate(problem, witness, draws=300)
-        found = fresh_draws(problem, bt.radius(problem, ends="upper", attacks=["fmn"]))
+        answer = bt.radius(problem, ends="upper", attacks=["fmn"])
+        rates[draws] = bt.failure_rate(problem, answer.witness, draws=200)
+        found = fresh_draws(problem, answer)
         assert found.consequence == ("warn" if draws == 1 else "none") and "points" in found.value
     assert rates[1].upper < rates[40].lower
 
