@@ -46,6 +46,7 @@ CASES: dict[str, tuple[str, dict, tuple, Callable, Callable]] = {
     "sigmoid": ("sigmoid", {}, (), torch.sigmoid, lambda z: 1 / (1 + mpmath.exp(-z))),
 }  # fmt: skip
 HUMPS = ("silu", "gelu", "gelu tanh", "mish")
+OF_EACH_SHAPE = ("hard-swish", "gelu", "elu falling", "softplus", "tanh")  # in whole networks; the others are slow
 EACH = 4000
 
 
@@ -225,7 +226,9 @@ def network(name: str, convolve: bool = False) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [name if name in OF_EACH_SHAPE else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+)
 def test_bounds_of_networks_lie_below_attacks_and_the_checker_agrees(name: str) -> None:
     module = network(name)
     x = torch.rand(3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
