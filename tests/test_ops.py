@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from brittle import intervals, ops
+from brittle import intervals, ops, transposes
 from brittle.errors import NotCertified
 from brittle.graph import graph_of
 from brittle.planes import planes
@@ -52,6 +52,7 @@ AFFINE = {
     "add": (lambda s, x: x + 0.3, {}),
     "add alpha": (lambda s, x: torch.add(x, s.b, alpha=-2.5), dict(b=torch.randn(8))),
     "add both": (lambda s, x: x[:, :4] + 2 * x[:, 4:], {}),
+    "add alpha both": (lambda s, x: torch.add(x[:, :4], x[:, 4:], alpha=-2.5), {}),
     "sub": (lambda s, x: x[:, :4] - x[:, 4:], {}),
     "sub constant": (lambda s, x: x - s.b, dict(b=torch.randn(8))),
     "rsub": (lambda s, x: 1 - x, {}),
@@ -154,6 +155,7 @@ OTHER = {
         *[LINE(x)] * 3, attn_mask=torch.tensor([[True, False], [True, True]])
     ),
 }
+CLOSED = frozenset(transposes.CLOSED)
 ALL = {**{k: v for k, v in AFFINE.items()}, **{k: (f, {}) for k, f in {**MONOTONE, **OTHER}.items()}}
 
 
@@ -208,6 +210,25 @@ def _rows_are_below(name: str, radius: float) -> None:
         assert (bound(x) <= truth(x) + 1e-13).all()
         if radius == 0 or name in AFFINE:
             assert torch.allclose(bound(x), truth(x), atol=1e-9)
+
+
+def test_transposes_in_closed_form_are_those_of_differentiation(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = [walk(name)[0] for name in ALL]
+    pulled = {}
+    for closed in (transposes.CLOSED, {}):
+        torch.manual_seed(4)
+        monkeypatch.setattr(transposes, "CLOSED", closed)
+        for at, state in enumerate(states):
+            for node in state.graph.nodes:
+                if node.op not in CLOSED or not node.varies:
+                    continue
+                rows = torch.randn(3, 2, *node.shape, dtype=torch.float64)
+                form = transposes.transpose(state.known, state.constants, node, rows, state.moving(node))
+                pulled.setdefault((at, node.name, node.op), []).append(form)
+    assert {op for *_, op in pulled} == set(CLOSED)
+    for mine, truth in pulled.values():
+        assert mine.keys() == truth.keys()
+        assert all(torch.allclose(mine[name], truth[name], rtol=1e-15, atol=1e-15) for name in truth)
 
 
 def test_there_is_a_row_for_every_promised_operation() -> None:
