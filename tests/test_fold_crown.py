@@ -309,6 +309,11 @@ def _wrong_sign(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     return -slope, most
 
 
+def _wrong_sign_around(centre: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+    slope, most = absolute.chord_around(centre, radius)
+    return -slope, most
+
+
 def _too_low(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     slope, most = absolute.chord(low, high)
     return slope, 0.5 * most
@@ -323,7 +328,7 @@ MUTANTS = {
     "second-order term dropped": (folding, "_multiplied", _first_order, lambda: bound_laws.weights_of_two_layers_at_corners(crown)),
     "chord with the wrong sign": (folding, "chord", _wrong_sign, lambda: holds_against_attacks(crown, ("one",))),
     "chord too low": (folding, "chord", _too_low, lambda: holds_against_attacks(crown, ("one", "tanh"), seeds=range(4), steps=12)),
-    "chord of a kernel with the wrong sign": (sharing, "chord", _wrong_sign, lambda: holds_against_attacks(crown, ("convolution",))),
+    "chord of a kernel with the wrong sign": (sharing, "chord_around", _wrong_sign_around, lambda: holds_against_attacks(crown, ("convolution",))),
     "bias forgotten": (folding, "_added", lambda *a: torch.zeros(()), lambda: bound_laws.weights_and_inputs_at_corners(crown)),
     "length halved": (
         folding, "tangent", _half_tangent,

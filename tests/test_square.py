@@ -90,6 +90,6 @@ def test_queries_are_counted_and_steps_are_checked() -> None:
     problem = affine(2, 0.5, (6,), None, None)
     with meter.measure() as passes:
         square(problem, steps=20)
-    assert (passes.forward, passes.backward) == ((20 + 1 + 4) * len(problem), 0)
+    assert (passes.forward, passes.backward) == ((20 + 1 + 3) * len(problem), 0)
     with pytest.raises(bt.InputError, match="steps"):
         square(problem, steps=0)

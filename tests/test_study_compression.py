@@ -245,7 +245,7 @@ def canned(name: str, arguments: list):
 def test_the_study_puts_its_parts_together(full, monkeypatch):
     from brittle import study_report
 
-    monkeypatch.setattr("brittle.studies.compression.asset", lambda package, name: None)
+    monkeypatch.setattr("brittle.studies._parts.asset", lambda package, name: None)
 
     study = compression(Canned(), full=full)  # type: ignore[arg-type]
     assert Study.of(study.facts()) == study and len(study.claims) >= 18 + 2 * full
