@@ -133,8 +133,8 @@ def _enclose(
     source = backward.source_of(node)
     if state.known[source].op == "input":  # a box already: every coordinate of the ball and the range is exact
         return state.low[source].flatten(1)[:, at].T, state.high[source].flatten(1)[:, at].T
-    low = _least(problem, state, source, one, relaxed)
-    return low, -_least(problem, state, source, -one, relaxed)
+    low, below = _least(problem, state, source, torch.cat([one, -one]), relaxed).split(len(one))  # one pass where few
+    return low, -below
 
 
 def _local(
