@@ -192,7 +192,7 @@ def test_rows_are_below_all_points_and_the_checker_agrees(kind: type) -> None:
     assert torch.allclose(point, problem.double().rows(), rtol=0, atol=1e-9)
     assert (proved.rows < point).all()
     corners = torch.randint(0, 2, (200, *problem.x.shape), generator=torch.Generator().manual_seed(0)) * 2 - 1
-    logits = problem.network.double((problem.x + 0.05 * corners).flatten(0, 1)).reshape(200, 2, 2)
+    logits = problem.network.double((problem.x + 0.05 * corners.double()).flatten(0, 1)).reshape(200, 2, 2)
     least = (logits[..., 0] - logits[..., 1]).amin(0)
     assert (proved.rows[:, 0] <= least).all() and (loose[:, 0] <= least).all()
     assert (point[:, 0] - proved.rows[:, 0] <= 2 * (point[:, 0] - least)).all(), "no more than twice what corners lose"
