@@ -142,7 +142,7 @@ def test_neither_the_order_nor_the_workers_matter(honest, tmp_path) -> None:
     assert content(tmp_path / "run") == content(honest)
 
 
-@pytest.mark.parametrize("kind", ["samples", "points", "proofs"])
+@pytest.mark.parametrize("kind", ["samples", pytest.param("points", marks=pytest.mark.slow), "proofs"])
 def test_a_flipped_byte_is_found_named_and_repaired(honest, forged, kind) -> None:
     file = next((forged / kind).glob(f"{UNIT.name}.*"))
     whole = bytearray(file.read_bytes())
