@@ -47,7 +47,9 @@ def _one(root: Root, item: Items) -> tuple[Items, dict[str, Tensor]]:
         else:
             form, constant = _affine(state, source, one.reshape(len(at), *sign.shape), relaxed, names)
         start = root.units.starts[root.units.nodes.index(node)]
-        forms.append(form), constants.append(constant), units.extend((at + start).tolist())
+        forms.append(form)
+        constants.append(constant)
+        units.extend((at + start).tolist())
     balls = [_ball(root, item, name) for name in names]
     a, b = np.concatenate(forms), np.concatenate(constants)
     centre = np.concatenate(

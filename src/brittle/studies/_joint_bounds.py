@@ -52,7 +52,9 @@ def at_radius(problem: Problem, module: nn.Module, e: float, w: float, seed: int
     with one_thread():
         attacked = margin(asked, ends="upper", attacks=[partial(apgd, steps=30, restarts=3)], seed=seed).upper
         lower = {name: margin(asked, ends="lower", bounds=[name]).lower for name in ("ibp", "crown")}
-        columns = diagnose(problem.within(region(e, w) | STILL if w == 0 else region(e, w)), "sources", linearisations=2).columns
+        columns = diagnose(
+            problem.within(region(e, w) | STILL if w == 0 else region(e, w)), "sources", linearisations=2
+        ).columns
     predicted, shares = (
         torch.as_tensor(columns["predicted"]),
         {k: v for k, v in columns.items() if k.startswith("share ")},

@@ -16,7 +16,12 @@ from brittle.spec import matrix
 from brittle.verifying.report import Report
 from brittle.verifying.witnesses import unit_of
 
-WITH_ARRAYS = ("crown", "crown_ibp", "branch_and_bound", "alpha_crown")  # the bounds whose stored arrays the checker reads
+WITH_ARRAYS = (
+    "crown",
+    "crown_ibp",
+    "branch_and_bound",
+    "alpha_crown",
+)  # the bounds whose stored arrays the checker reads
 
 
 def prove(

@@ -17,5 +17,7 @@ class Report:
 
     def unusable(self, where: str, why: str) -> None:
         """A part that is absent or damaged; an interrupted audit has only to go on."""
-        go_on = "; an audit that was interrupted goes on when the same audit is run again" if why.endswith("absent") else ""
+        go_on = (
+            "; an audit that was interrupted goes on when the same audit is run again" if why.endswith("absent") else ""
+        )
         self.fail(where, why + go_on)
