@@ -410,6 +410,13 @@ def test_costs_are_counted() -> None:
     assert passes.forward == (5 + 1 + 3) * len(problem)  # the last point in both types; the clean margin
 
 
+def test_the_proximal_step_in_l2_shortens_by_the_weight_over_the_length() -> None:
+    """(3, 4) has length 5: at weight 5 in a ball of radius 2 it is divided by 1 + (5 / 2) / 5."""
+    problem = bt.Problem(nn.Linear(2, 2), torch.zeros(1, 2), torch.tensor([0]), bt.Ball(p=2, radius=2.0))
+    point = proximal._threshold(problem, "x", torch.tensor([[3.0, 4.0]]), torch.full((1, 2), 5.0))
+    assert point.tolist() == [pytest.approx([2.0, 8 / 3])]
+
+
 def test_growing_features_fails_where_one_linearisation_promises_too_little() -> None:
     """margin = 6 - sum sqrt(v): the slope at 1e-4 promises that one feature is enough; eleven of size .25 are."""
     features = 64
@@ -418,6 +425,15 @@ def test_growing_features_fails_where_one_linearisation_promises_too_little() ->
     grown = method("attacks", "feature_growth")(problem)
     assert bool(grown.found.all())
     assert grown.size.tolist() == [11.0, 11.0]  # 53 features at .01 and 11 at .5001: 6.03; with 10: 5.54
+
+
+def test_growing_features_takes_the_least_useful_back() -> None:
+    """1, 2, 3, 4, then 6 features are changed; only the five best of these reach 29.5."""
+    weight = torch.tensor([8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 0.1, 0.1])
+    module = lambda x: torch.stack([29.5 - x @ weight, 0 * x[:, 0]], 1)
+    problem = bt.Problem(module, torch.zeros(1, 8), torch.tensor([0]), bt.Ball(0, 1.0, 0, 1))
+    grown = method("attacks", "feature_growth")(problem)
+    assert grown.point["x"].tolist() == [[1, 1, 1, 1, 1, 0, 0, 0]]
 
 
 def test_growing_features_counts_positions_of_all_channels() -> None:
