@@ -151,6 +151,27 @@ POOLINGS = {
 }
 
 
+class Attends(nn.Module):
+    """Three tokens of four numbers, attention of the function itself, logits of the last two tokens."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__()
+        self.options, self.head = options, nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.reshape(-1, 3, 4)
+        return self.head(F.scaled_dot_product_attention(tokens, 2 * tokens, tokens, **self.options)[:, :2].flatten(1))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", [{"is_causal": True}, {"attn_mask": torch.ones(3, 3).tril(1).bool(), "scale": 0.3}], ids=["causal", "mask and scale"])  # fmt: skip
+def test_attention_is_that_of_the_function(options: dict) -> None:
+    torch.manual_seed(0)
+    module, x = Attends(**options).double(), torch.rand(2, 12, dtype=torch.float64)
+    problem = Problem(module, x, module(x).argmax(1), Ball(inf, 0.01))
+    rows, below = replay(problem)
+    assert np.allclose(rows[0].numpy(), below, atol=1e-9) and (rows <= problem.rows()).all()
+
+
 @pytest.mark.parametrize("name", POOLINGS)
 def test_pooling_of_every_kind_is_certified_and_checked(name: str) -> None:
     class Pooled(nn.Module):

@@ -1,5 +1,6 @@
 """The NumPy checker: its support function, planes and rows against brute force, and against the bounds it judges."""
 
+from fractions import Fraction
 from math import inf
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import nn
 
 from brittle._checker import planes
 from brittle._checker.affine import Unknown
+from brittle._checker.cuts import Cut
 from brittle._checker.pooling import pool_intercepts
 from brittle._checker.support import rooms, support
 from brittle._checker.walk import Model, Moving, forward, rows_below
@@ -268,3 +270,18 @@ def test_convolutions_are_those_of_torch(options):
     model = Model(graph_of(problem))
     own = np.stack([forward(model, {"x": x.numpy()}) for x in problem.x])
     assert np.allclose(own, problem.clean_logits().detach().numpy(), rtol=1e-12, atol=1e-13)
+
+
+def test_a_multiple_of_a_cut_is_never_rounded_up() -> None:
+    """g (<a, x> + c) in rationals, at corners where the coefficients' rounding is worst."""
+    source = np.random.default_rng(0)
+    for _ in range(50):
+        a, x, g = source.normal(size=5), source.normal(size=5), np.abs(source.normal(size=3))
+        cut = Cut({"x": a}, float(source.normal()), {"x": np.abs(x)})
+        rows, offsets = cut.times(g)
+        for k in range(3):
+            exact = Fraction(g[k]) * (
+                sum(Fraction(u) * Fraction(v) for u, v in zip(a, x, strict=True)) + Fraction(cut.c)
+            )
+            told = sum(Fraction(u) * Fraction(v) for u, v in zip(rows["x"][k], x, strict=True)) + Fraction(offsets[k])
+            assert told <= exact
