@@ -233,5 +233,5 @@ def test_a_wrong_unrolling_is_never_handed_out(monkeypatch) -> None:
     """A mutant: gates in another order."""
     right = lowering.Writer.gates
     monkeypatch.setattr(lowering.Writer, "gates", lambda w, x, size, a, b: right(w, x, size, b % 2, b % 2 + b - a))
-    with pytest.raises(NotCertified, match="the unrolled graph disagrees"):
+    with pytest.raises(NotCertified, match="graph disagrees with the module"):
         graph_of(problem_of(reader(nn.LSTM, last, batch_first=True), steps=2))
